@@ -1,0 +1,86 @@
+# Every target is described by `make help`. All that is installed goes to .cache/, pinned and checksummed.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+CACHE ?= $(CURDIR)/.cache
+export MILLRACE_CACHE := $(CACHE)
+export GOTOOLCHAIN := local
+export GOFLAGS := -buildvcs=false
+
+BIN := bin/millrace
+TOOLS := $(CACHE)/tools
+UP_FLAGS ?=
+DATA ?= .millrace
+# Packages run two at a time: each may start a broker and a ClickHouse of its own.
+TEST_FLAGS ?= -p 2 -timeout 20m
+
+.PHONY: help
+help: ## Show the targets
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
+
+.PHONY: build
+build: ## Build bin/millrace
+	go build -o $(BIN) ./cmd/millrace
+
+.PHONY: up
+up: build ## Install what is missing, start the whole platform and stay in the foreground (UP_FLAGS, DATA)
+	$(BIN) up --data $(DATA) $(UP_FLAGS)
+
+.PHONY: down
+down: ## End the platform that `make up` started
+	$(BIN) down --data $(DATA)
+
+.PHONY: test
+test: build ## Install what is missing and run the tests of CI
+	go test $(TEST_FLAGS) ./...
+	cd internal/embedded/temporal && go vet ./...
+
+.PHONY: test-full
+test-full: test e2e-full ## Tests of CI, then the long ones (docs/TESTING.md)
+
+.PHONY: race
+race: ## Run the tests with the race detector, but for those that start many processes
+	go test -race -short $(TEST_FLAGS) $$(go list ./... | grep -vE '/(test|internal/embedded)')
+
+$(TOOLS)/.built: internal/tools/go.mod internal/tools/go.sum
+	mkdir -p $(TOOLS)
+	cd internal/tools && GOBIN=$(TOOLS) go install tool
+	touch $@
+
+.PHONY: lint
+lint: $(TOOLS)/.built ## Format, vet, lint; known vulnerabilities where the database can be reached
+	@test -z "$$($(TOOLS)/gofumpt -l . | tee /dev/stderr)" || { echo "run make fmt"; exit 1; }
+	$(TOOLS)/golangci-lint run --timeout 15m ./...
+	@if out=$$(timeout 120 $(TOOLS)/govulncheck ./... 2>&1); then echo "$$out" | tail -n 3; \
+	elif grep -qE 'vuln.go.dev|fetching vulnerabilities|connection refused|no such host|Forbidden|timeout' <<<"$$out"; then \
+	echo "govulncheck was not run: its database cannot be reached from here"; else echo "$$out"; exit 1; fi
+
+.PHONY: fmt
+fmt: $(TOOLS)/.built ## Format the code
+	$(TOOLS)/gofumpt -w .
+
+.PHONY: bench
+bench: build ## Measure ours beside its peers (docs/BENCHMARKS.md); results in test/bench/out
+	go run ./test/bench
+
+.PHONY: e2e
+e2e: build ## The path end to end on both brokers: counts, sums and kill -9
+	go run ./test/e2e
+
+.PHONY: e2e-full
+e2e-full: build ## The acceptance drills: 200,000 events, each child killed, broker and stores away for 60 s
+	go run ./test/e2e -full
+
+.PHONY: peers
+peers: build ## Read the platform's data with PyIceberg, DuckDB and Confluent's Python client
+	test/peers/run.sh
+
+.PHONY: docs
+docs: build ## Write the reference pages that are generated from code
+	go test ./internal/cli -run TestReferencePagesAreCurrent -update
+	go generate ./event/schema
+
+.PHONY: clean
+clean: ## Remove what was built (not the caches and not the data)
+	rm -rf bin test/bench/out

@@ -1,0 +1,54 @@
+// Package wire turns what producers send into events. It stands between the gateway's HTTP handler, which hands it decompressed request bodies, and package
+// event/schema, which encodes the result.
+//
+// A Format is one row of a table: how a body is split into the texts of single events, and how one text becomes an event.Event. Decoding works on tokens: no
+// reflection, no map of anything, and the strings of a decoded event are views of the request body (see Decoder.Decode).
+//
+// Whatever no field of ours takes ends up in Event.Properties, so nothing a producer sent is lost; what cannot be understood is a Failure with one of the
+// reasons of package event, which concerns that event alone. Card numbers are masked and personal fields redacted here, before anything can become durable.
+package wire
+
+import "millrace/event"
+
+// Format is one way of sending events.
+type Format struct {
+	Name string
+	// Paths are the URL paths the format is served under.
+	Paths []string
+	// Split finds the texts of the single events of a body.
+	Split func(body []byte, yield func(text []byte) bool)
+	// Decode makes an event of one text.
+	Decode func(d *Decoder, text []byte, e *event.Event) *Failure
+	// Retries says whether the format's clients repeat a request that was answered 429. Where they do not, the gateway keeps what is over the limit.
+	Retries bool
+}
+
+// Formats is the table of all formats, the first being the native one.
+func Formats() []Format {
+	return []Format{
+		{Name: "native", Paths: []string{"/v1/events"}, Split: Split, Decode: (*Decoder).Decode, Retries: true},
+	}
+}
+
+// Bounds of what is decoded.
+const (
+	MaxEventBytes = 1 << 20 // text of one event
+	MaxDepth      = 64      // nesting of objects and arrays within an event, its own braces included
+	MaxItems      = 10_000  // items of one event
+)
+
+// Failure says why a text is no event: the makings of an event.Failed.
+type Failure struct {
+	Reason  string // one of event's Reason constants
+	Path    string // "items[2].price"; "" for the whole text
+	Message string // in words; never holds what was sent
+	EventID string // if it had been read by then
+}
+
+// Error makes a Failure an error.
+func (f *Failure) Error() string {
+	if f.Path == "" {
+		return f.Reason + ": " + f.Message
+	}
+	return f.Reason + " at " + f.Path + ": " + f.Message
+}

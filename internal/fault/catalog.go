@@ -1,0 +1,82 @@
+package fault
+
+// catalog is every id ever given, by area. Ids are appended, never reused or renumbered.
+var catalog = [...]Entry{
+	// EMB: the children of one machine
+	{"MR-EMB-001", "data folder already in use", "A platform is running on this data folder. End it with `millrace down --data DIR`, or start another one with its own --data."},
+	{"MR-EMB-002", "port in use", "End the process that has the port, or remove the port's line from DIR/ports.json to have another one chosen."},
+	{"MR-EMB-003", "needed tool missing", "Install the named tool, or configure the address of a running server so that none has to be started."},
+	{"MR-EMB-004", "disk full", "Free at least 2 GiB on the named file system, or move the folder with --data (data) or MILLRACE_CACHE (cache)."},
+	{"MR-EMB-005", "checksum differs", "What was downloaded is not what this release was tested with. Remove the named folder and try again; if it stays so, the package mirror serves something else."},
+	{"MR-EMB-006", "platform not supported", "Embedded servers need Linux on amd64. Elsewhere configure the addresses of running servers: kafka, clickhouse, redis, temporal."},
+	{"MR-EMB-007", "child does not start", "The end of its log is shown; the whole log is in DIR/logs. `millrace child start NAME` tries again at once."},
+	{"MR-EMB-008", "no platform running", "Start it with `millrace up --data DIR`, or name the data folder it was started with."},
+	{"MR-EMB-009", "no such child", "`millrace status` lists the children."},
+	{"MR-EMB-010", "installation failed", "See the reason given. Installing needs the package registries once; afterwards everything comes from the cache folder."},
+	{"MR-EMB-011", "broker of another kind", "This data folder's events are in a broker of the other kind. Use that --broker, or another --data."},
+	{"MR-EMB-012", "source of the Temporal child not found", "Run from the project's checkout, which holds internal/embedded/temporal, or configure the address of a Temporal server."},
+
+	// GW: gateway
+	{"MR-GW-001", "gateway's address in use", "End the process that listens there, or configure another gateway.listen."},
+	{"MR-GW-002", "tenant keys unreadable", "Restore keys.json in the gateway's data folder from a copy. Removing it makes new keys: addresses and cards hashed before are then no longer equal to new ones."},
+	{"MR-GW-003", "spool cannot be opened", "The gateway needs a writable folder with free space for its spool: see gateway.spool.dir."},
+
+	// EVT: events and schemas
+	{"MR-EVT-001", "a schema was not accepted by the registry", "Compare the registry's schema with event/schema/avsc; subjects are FULL_TRANSITIVE: only optional fields with defaults may be added."},
+	{"MR-EVT-002", "a record could not be decoded", "The record was not written by this platform, or the topic is corrupt; look at it with its offset, then skip or repair it."},
+	{"MR-EVT-003", "a record names a schema that the registry does not have", "Check that schema_registry points at the registry the producers use."},
+
+	// REG: schema registry
+	{"MR-REG-001", "schema registry configuration refused", "Every problem is listed with its field, value and bound; correct the registry section of the configuration."},
+	{"MR-REG-002", "schema topic cannot be made or looked at", "Check that the brokers are reachable and that the registry may create and describe the topic, or create it yourself with one partition and cleanup.policy=compact."},
+	{"MR-REG-003", "schema topic has several partitions", "Schemas need one total order: point registry.topic at a topic with one partition, or delete this one if it holds nothing."},
+	{"MR-REG-004", "schema topic was lost or cut", "The registry starts again from what the topic holds; if the topic was deleted, restore it or let the roles register their schemas anew."},
+	{"MR-REG-005", "schema is not compatible", "Add fields only with a default and remove only fields that have one, or register under a new subject; the details name the field."},
+	{"MR-REG-006", "schema could not be registered", "Check the address of the schema registry and that it answers GET /; the cause is in the message."},
+
+	// STR: streaming engine
+	{"MR-STR-001", "another process took this worker's place", "Two processes run with the same instance id or transactional id. Stop one, or give each worker slot its own id; then start again: no data is lost or doubled."},
+	{"MR-STR-002", "partition count does not fit the stored state", "The number of partitions is one for every topic of a topology and its state, and cannot be changed in place. Restore the old count, or move to a new topic generation with the drain workflow."},
+	{"MR-STR-003", "an input topic was deleted and made anew", "Its offsets start again, so the stored position means nothing. If the loss of what was in the old topic is accepted, reset the consumer group and delete the state topics of the topology (or start a new topic generation)."},
+	{"MR-STR-004", "input records are no longer there to be read", "The committed position is outside of what the broker holds (retention ran out while the worker was down, or the topic is gone). Restore the topic, or accept the loss by setting the group's offset by hand."},
+	{"MR-STR-005", "stored state cannot be read by this version", "The changelog holds a store, a format or bytes that this version does not know: run the version that wrote it, or a later one."},
+	{"MR-STR-006", "an operator failed", "The message names the record. The worker stops rather than skip it; report it, and start again with the fixed version: the record is read again."},
+	{"MR-STR-007", "an output was refused by the broker for good", "A record is larger than the topic allows, or its topic does not exist or may not be written. Raise max.message.bytes, create the topic or grant the right, then start again."},
+
+	// CH: ClickHouse
+	{"MR-CH-001", "ClickHouse cannot be reached", "Check that the server runs (`millrace status`) and that clickhouse.addr, user and password are right."},
+	{"MR-CH-002", "the tables cannot be made", "The statement and the server's answer are shown. The user needs CREATE and ALTER on the database, and SELECT on system.columns."},
+	{"MR-CH-003", "the database was made by another release", "A migration is never changed after it was applied. Use the release that made the database, or a newer one; or another database."},
+	{"MR-CH-004", "query refused", "The server's answer is shown. Queries only read, and are limited in rows, time and memory."},
+	{"MR-CH-005", "a table is fed from another topic", "The topic was deleted and made anew, so its offsets start again and would be taken for rows already stored. Restore the topic; or rename the table away, delete the topic's line in sink_topics, and run the migrations again."},
+	{"MR-CH-006", "Kafka no longer holds what is to be stored next", "The sink was away for longer than the topic is kept. The named offsets are lost to this table: restore them from the lakehouse, then set the group's offset to the first one that Kafka holds."},
+	{"MR-CH-007", "the group's note of an unfinished insert cannot be read", "It was written by a newer release. Start that release again."},
+
+	// ICE: lakehouse
+	{"MR-ICE-001", "lakehouse address refused", "Give lakehouse.catalog_uri as sqlite:////absolute/path/catalog.db and lakehouse.warehouse as file:///absolute/path; other catalogs and stores are not supported."},
+	{"MR-ICE-002", "a table's columns differ from the schema", "Another program or release changed the table. Compare `millrace tables` with event/schema/ids.json; rename or drop the named column, or use another namespace."},
+	{"MR-ICE-003", "the head of a table does not say what it holds", "Another program committed to the table's main branch without the property millrace.offsets. Roll main back to the last snapshot that has it and repeat the other program's change with the property carried over."},
+	{"MR-ICE-004", "Kafka no longer holds rows that the table lacks", "The named offsets were deleted before they were stored (retention), or the topic was cut off. Restore them or roll the table forward with its offset vector; the sink does not skip rows by itself."},
+	{"MR-ICE-005", "a table was fed from another topic of the same name", "The topic was deleted and created again, so its offsets mean other rows. Point the platform at the old broker, or store the new topic in another namespace."},
+
+	// RED: Redis
+
+	// SIM: simulate and import
+	{"MR-SIM-001", "options refused", "Every problem is listed with its option, value and bound; run the command with --help."},
+	{"MR-SIM-002", "gateway does not answer", "Nothing was acknowledged for as long as --patience. See `millrace status`; what had been acknowledged is in the summary, what was under way counts as unacknowledged."},
+	{"MR-SIM-003", "gateway refuses the events", "The answer is one that no retry changes. Check the URL given with --to and the write key (`write_key` in DIR/endpoints.json)."},
+	{"MR-SIM-004", "ledger or rejects file cannot be written", "Check the path and the space left; the summary on standard output is complete nevertheless."},
+	{"MR-SIM-005", "file cannot be imported", "NDJSON, CSV with a header row of native field names, and Parquet are read; the events before this point are in the summary."},
+
+	// CLI: command line
+	{"MR-CLI-001", "unknown command or flag", "Run the command with --help; the nearest spelling is suggested."},
+	{"MR-CLI-003", "no platform has run on this data directory", "Start one with `millrace up --data DIR`, name the one it was started with, or configure the addresses."},
+	{"MR-CLI-004", "the data directory cannot be used", "Name one that can be written with --data."},
+	{"MR-CLI-002", "no such role", "`millrace run --help` lists the roles."},
+
+	// CFG: configuration
+	{"MR-CFG-001", "configuration refused", "Every problem is listed with its key, value and bound; `millrace config print` shows the effective configuration, docs/CONFIG.md all keys."},
+	{"MR-CFG-002", "a topic has another number of partitions", "N is one number per platform and is stored with the state. Set kafka.partitions to what the topics have, or start a new topic generation."},
+	{"MR-CFG-003", "a topic is missing", "Create it as docs/operate.md lists it, or let the platform do so with kafka.create_topics: true."},
+	{"MR-CFG-004", "an address cannot be listened on", "Another process has the port: choose another one, or end that process."},
+}

@@ -1,0 +1,104 @@
+package streaming
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"time"
+)
+
+// Config is a worker's. Zero values mean the defaults that Defaults fills in.
+type Config struct {
+	// Group is the consumer group of all workers of the topology.
+	Group string `koanf:"group" desc:"consumer group of all workers"`
+	// InstanceID names the worker's slot in the group, the same after a restart; no two live workers share one.
+	InstanceID string `koanf:"instance_id" desc:"slot of this worker in the group, the same after a restart; no two live workers share one"`
+	// TransactionalID is as stable as InstanceID. Default: Group + "." + InstanceID.
+	TransactionalID string `koanf:"transactional_id" desc:"as stable as instance_id; empty: group.instance_id"`
+	// Generation of the topics: raised when the platform's partition count changes. Default 1, at most 32767.
+	Generation uint32 `koanf:"-"`
+
+	// CommitInterval is the time from the first change to the commit that makes it durable. Default 50 ms, 1 ms to 10 s.
+	CommitInterval time.Duration `koanf:"commit_interval" desc:"time from the first change to the commit that makes it durable"`
+	// CommitRecords and CommitBytes end a transaction early. Defaults 50,000 records read and 32 MiB emitted.
+	CommitRecords int `koanf:"commit_records" desc:"records read after which a transaction ends early"`
+	CommitBytes   int `koanf:"commit_bytes" desc:"bytes written after which a transaction ends early"`
+	// MergeWait is how long a record waits for an earlier one of another input that has nothing to be read. Default 50 ms; -1 does not wait.
+	MergeWait time.Duration `koanf:"merge_wait" desc:"how long a record waits for an earlier one of another input that has nothing to be read; -1ns does not wait"`
+	// Disorder is how far behind the latest event time of an input its next event may be. Default 2 s.
+	Disorder time.Duration `koanf:"disorder" desc:"how far behind the latest event time of an input its next event may be"`
+	// IdleAfter is how long an input without lag may be silent before watermarks no longer wait for it. Default 1 s.
+	IdleAfter time.Duration `koanf:"idle_after" desc:"how long an input without lag may be silent before watermarks no longer wait for it"`
+	// BufferRecords bounds the records that one task holds for merging; a partition of an input above it is paused. Default 20,000.
+	BufferRecords int `koanf:"buffer_records" desc:"records that one task holds for merging"`
+	// PollRecords bounds the records of one poll. Default 10,000.
+	PollRecords int `koanf:"poll_records" desc:"records of one poll"`
+	// Parallel is the number of goroutines that run tasks. Default GOMAXPROCS.
+	Parallel int `koanf:"parallel" desc:"goroutines that run tasks; 0: one a processor"`
+
+	// SessionTimeout: a silent worker's tasks are given away after it. Default 10 s, 6 s to 5 min.
+	SessionTimeout time.Duration `koanf:"session_timeout" desc:"a silent worker's tasks are given away after it"`
+	// RebalanceTimeout: how long a rebalance waits for this worker. Default 30 s.
+	RebalanceTimeout time.Duration `koanf:"rebalance_timeout" desc:"how long a rebalance waits for this worker"`
+	// TransactionTimeout: the broker aborts a transaction left open for it. Default 10 s, at least CommitInterval + 1 s.
+	TransactionTimeout time.Duration `koanf:"transaction_timeout" desc:"the broker aborts a transaction left open for it"`
+	// LeaveOnStop gives the tasks away at once when Run stops cleanly (scale-in) in place of keeping the slot for a restart.
+	LeaveOnStop bool `koanf:"leave_on_stop" desc:"give the tasks away at once when stopping cleanly (scale-in)"`
+}
+
+// Defaults returns c with its zero values filled in.
+func (c Config) Defaults() Config {
+	def(&c.TransactionalID, c.Group+"."+c.InstanceID)
+	def(&c.Generation, 1)
+	def(&c.CommitInterval, 50*time.Millisecond)
+	def(&c.CommitRecords, 50_000)
+	def(&c.CommitBytes, 32<<20)
+	def(&c.MergeWait, 50*time.Millisecond)
+	def(&c.Disorder, 2*time.Second)
+	def(&c.IdleAfter, time.Second)
+	def(&c.BufferRecords, 20_000)
+	def(&c.PollRecords, 10_000)
+	def(&c.Parallel, runtime.GOMAXPROCS(0))
+	def(&c.SessionTimeout, 10*time.Second)
+	def(&c.RebalanceTimeout, 30*time.Second)
+	def(&c.TransactionTimeout, 10*time.Second)
+	return c
+}
+
+func def[T comparable](p *T, v T) {
+	var zero T
+	if *p == zero {
+		*p = v
+	}
+}
+
+// Validate reports every problem of a Config after Defaults.
+func (c Config) Validate() error {
+	var errs []error
+	need := func(ok bool, field string, value any, bound string) {
+		if !ok {
+			errs = append(errs, fmt.Errorf("streaming: %s is %v, want %s", field, value, bound))
+		}
+	}
+	need(c.Group != "", "Group", `""`, "a name")
+	need(c.InstanceID != "", "InstanceID", `""`, "a name")
+	need(c.Generation >= 1 && c.Generation <= 32767, "Generation", c.Generation, "1 to 32767")
+	need(c.CommitInterval >= time.Millisecond && c.CommitInterval <= 10*time.Second, "CommitInterval", c.CommitInterval, "1ms to 10s")
+	need(c.CommitRecords >= 1, "CommitRecords", c.CommitRecords, "at least 1")
+	need(c.CommitBytes >= 1<<10, "CommitBytes", c.CommitBytes, "at least 1024")
+	need(c.MergeWait >= -1 && c.MergeWait <= time.Minute, "MergeWait", c.MergeWait, "-1 or 0 to 1m")
+	need(c.Disorder >= 0 && c.Disorder <= 24*time.Hour, "Disorder", c.Disorder, "0 to 24h")
+	need(c.IdleAfter >= time.Millisecond, "IdleAfter", c.IdleAfter, "at least 1ms")
+	need(c.BufferRecords >= 1, "BufferRecords", c.BufferRecords, "at least 1")
+	need(c.PollRecords >= 1, "PollRecords", c.PollRecords, "at least 1")
+	need(c.Parallel >= 1, "Parallel", c.Parallel, "at least 1")
+	need(c.SessionTimeout >= 6*time.Second && c.SessionTimeout <= 5*time.Minute, "SessionTimeout", c.SessionTimeout, "6s to 5m, the brokers' bounds")
+	need(c.RebalanceTimeout >= time.Second, "RebalanceTimeout", c.RebalanceTimeout, "at least 1s")
+	need(c.TransactionTimeout >= c.CommitInterval+time.Second, "TransactionTimeout", c.TransactionTimeout, "at least CommitInterval + 1s")
+	return errors.Join(errs...)
+}
+
+// DefaultConfig has values for one worker of the group millrace.hot.
+func DefaultConfig() Config {
+	return Config{Group: "millrace.hot", InstanceID: "stream-0"}.Defaults()
+}

@@ -1,0 +1,165 @@
+package hot
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"millrace/event"
+	"millrace/event/schema"
+	"millrace/kpi"
+	"millrace/streaming"
+)
+
+// Stores and logs of the topology. Ids are for ever.
+const (
+	storeLedger = streaming.FirstStoreID + iota
+	storeShop
+	storeItems
+
+	logDedup = "dedup"
+)
+
+// Topology is the hot topology over the platform's number of partitions. Its task for a partition reads that partition of every raw topic and writes the same one of its
+// outputs: events.*, events.failed, events.ledger, kpi.partial, kpi.late.
+func Topology(cfg Config, partitions int32, codecs *schema.Codecs, defs kpi.Definitions, reg prometheus.Registerer) (streaming.Topology, error) {
+	if err := cfg.Validate(); err != nil {
+		return streaming.Topology{}, fmt.Errorf("hot topology: %w", err)
+	}
+	if cfg.Dir == "" {
+		return streaming.Topology{}, errors.New("hot topology: dir is empty, a local folder for the dedup index is needed")
+	}
+	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
+		return streaming.Topology{}, fmt.Errorf("hot topology: making the folder of the dedup index: %w", err)
+	}
+	m := newMetrics(reg)
+	top := streaming.Topology{
+		Name: "hot", Stage: "visitor", Partitions: partitions,
+		Untimed: []string{event.TopicRawFailed},
+		Stores:  []streaming.StoreSpec{{ID: storeLedger, Name: "ledger", Format: 1}, {ID: storeShop, Name: "kpi.shop", Format: 1}, {ID: storeItems, Name: "kpi.items", Format: 1}},
+		Logs:    []streaming.LogSpec{{Name: logDedup, Retention: cfg.DedupWindow + bucketSize}},
+		New: func(t *streaming.Task) (streaming.Operator, error) {
+			return newOperator(t, cfg, codecs, defs, m.task(t.Partition())), nil
+		},
+	}
+	for _, c := range event.Categories() {
+		top.Inputs = append(top.Inputs, c.RawTopic())
+	}
+	top.Inputs = append(top.Inputs, event.TopicRawFailed)
+	return top, nil
+}
+
+// operator is one task.
+type operator struct {
+	t      *streaming.Task
+	codecs *schema.Codecs
+	dec    *schema.EventDecoder
+	dedup  *dedup
+	ledger *ledger
+	kpis   *kpis
+	stats  *taskMetrics
+
+	in     []source
+	e      event.Event // of the record in hand
+	failed event.Failed
+	log    []byte
+}
+
+// source is one input.
+type source struct {
+	raw, out string // topics
+	cat      event.Category
+	failed   bool // raw.failed
+}
+
+func newOperator(t *streaming.Task, cfg Config, codecs *schema.Codecs, defs kpi.Definitions, stats *taskMetrics) *operator {
+	o := &operator{t: t, codecs: codecs, dec: codecs.NewEventDecoder(), dedup: newDedup(cfg.Dir, cfg.DedupWindow), stats: stats}
+	for _, c := range event.Categories() {
+		o.in = append(o.in, source{raw: c.RawTopic(), out: c.EventsTopic(), cat: c})
+	}
+	o.in = append(o.in, source{raw: event.TopicRawFailed, out: event.TopicEventsFailed, failed: true})
+	o.ledger = newLedger(t, codecs, o.in, cfg.LedgerIdle)
+	o.kpis = newKPIs(t, cfg, codecs, defs)
+	return o
+}
+
+// Process implements streaming.Operator.
+func (o *operator) Process(in int, r *kgo.Record) error {
+	at := r.Timestamp.UnixMicro()
+	o.dedup.advance(at)
+	total, err := o.ledger.count(in, r.Offset, at)
+	if err != nil {
+		return err
+	}
+	if o.in[in].failed {
+		return o.takeFailed(in, r, at, total)
+	}
+	return o.takeEvent(in, r, at, total)
+}
+
+// Timer implements streaming.Operator; there are no timers.
+func (o *operator) Timer(streaming.Timer) error { return nil }
+
+// Tick implements streaming.Operator.
+func (o *operator) Tick(now time.Time) error { return o.ledger.tick(now) }
+
+// BeforeCommit implements streaming.Operator.
+func (o *operator) BeforeCommit() error {
+	o.ledger.save()
+	o.log = o.dedup.flush(o.log, func(v []byte) { o.t.AppendLog(logDedup, v) })
+	return nil
+}
+
+// RestoreLog implements streaming.LogRestorer.
+func (o *operator) RestoreLog(_ string, value []byte, _ time.Time) error {
+	if err := o.dedup.restore(value); err != nil {
+		return err
+	}
+	o.spilled(o.dedup.commit())
+	return nil
+}
+
+// Restored implements streaming.Restored.
+func (o *operator) Restored() error {
+	o.ledger.load()
+	o.stats.sizes(o.dedup)
+	return nil
+}
+
+// Committed implements streaming.Committer.
+func (o *operator) Committed() {
+	o.spilled(o.dedup.commit())
+	o.stats.commit(o.dedup)
+}
+
+// Aborted implements streaming.Committer.
+func (o *operator) Aborted() {
+	o.dedup.abort()
+	o.ledger.load()
+	o.stats.abort()
+}
+
+// Close gives the local files of the task back.
+func (o *operator) Close() error {
+	o.stats.close()
+	return o.dedup.close()
+}
+
+// spilled counts local files that could not be written. Nothing else is to be done: their ids stay in memory.
+func (o *operator) spilled(err error) {
+	if err != nil {
+		o.stats.m.spillErrors.Inc()
+	}
+}
+
+// emit writes a record to the task's partition of a topic. value has been kept.
+func (o *operator) emit(topic string, key, value []byte, r *kgo.Record) {
+	out := o.t.Record()
+	out.Topic, out.Key, out.Value, out.Timestamp = topic, key, value, r.Timestamp
+	out.Headers = r.Headers
+	o.t.Emit(out)
+}

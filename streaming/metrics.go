@@ -1,0 +1,108 @@
+package streaming
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+type metrics struct {
+	records, emitted, changes, timers, commits, aborts, unknown, sessions prometheus.Counter
+	restores, restoreRecords, restoreSeconds                              prometheus.Counter
+	commitSeconds, transactionSeconds                                     prometheus.Histogram
+	lag, delay, keys                                                      *prometheus.GaugeVec
+	windows                                                               *prometheus.CounterVec
+}
+
+func newMetrics(reg prometheus.Registerer, top Topology) (*metrics, error) {
+	if reg == nil {
+		reg = prometheus.NewRegistry()
+	}
+	labels := prometheus.Labels{"topology": top.Name, "stage": top.Stage}
+	var errs []error
+	add := func(c prometheus.Collector) { errs = append(errs, reg.Register(c)) }
+	counter := func(name, help string) prometheus.Counter {
+		c := prometheus.NewCounter(prometheus.CounterOpts{Name: "millrace_stream_" + name, Help: help, ConstLabels: labels})
+		add(c)
+		return c
+	}
+	histogram := func(name, help string) prometheus.Histogram {
+		h := prometheus.NewHistogram(prometheus.HistogramOpts{Name: "millrace_stream_" + name, Help: help, ConstLabels: labels, Buckets: prometheus.ExponentialBuckets(0.0005, 2, 16)})
+		add(h)
+		return h
+	}
+	gauge := func(name, help string) *prometheus.GaugeVec {
+		g := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "millrace_stream_" + name, Help: help, ConstLabels: labels}, []string{"partition"})
+		add(g)
+		return g
+	}
+	m := &metrics{
+		records:            counter("records_total", "Input records of committed transactions."),
+		emitted:            counter("emitted_total", "Output records of committed transactions."),
+		changes:            counter("changelog_records_total", "Changelog records of committed transactions."),
+		timers:             counter("timers_total", "Event-time timers fired in committed transactions."),
+		commits:            counter("commits_total", "Tasks that were part of a committed transaction."),
+		aborts:             counter("aborts_total", "Transactions that were aborted and replayed."),
+		unknown:            counter("unknown_total", "Transactions whose outcome was not known: the tasks were discarded and restored."),
+		sessions:           counter("sessions_total", "Sessions that ended with an error and were made anew."),
+		restores:           counter("restores_total", "Tasks restored."),
+		restoreRecords:     counter("restore_records_total", "Records read to restore tasks."),
+		restoreSeconds:     counter("restore_seconds_total", "Time spent to restore tasks."),
+		commitSeconds:      histogram("commit_seconds", "From flush to the end of a transaction."),
+		transactionSeconds: histogram("transaction_seconds", "From the first change in a transaction to its end."),
+		lag:                gauge("lag_records", "Input records of a task that are not processed."),
+		delay:              gauge("watermark_delay_seconds", "How far a task's watermark is behind the clock."),
+		keys:               gauge("state_keys", "Keys in a task's state."),
+		windows:            prometheus.NewCounterVec(prometheus.CounterOpts{Name: "millrace_stream_window_events_total", Help: "Events at windows by outcome.", ConstLabels: labels}, []string{"store", "outcome"}),
+	}
+	add(m.windows)
+	if err := errors.Join(errs...); err != nil {
+		return nil, fmt.Errorf("registering stream metrics: %w", err)
+	}
+	return m, nil
+}
+
+// observe takes over what a task counted in a transaction that has just committed.
+func (m *metrics) observe(t *Task, now time.Time) {
+	s := t.stats
+	t.stats = taskStats{}
+	m.records.Add(float64(s.records))
+	m.emitted.Add(float64(s.emitted))
+	m.changes.Add(float64(s.changes))
+	m.timers.Add(float64(s.timers))
+	m.commits.Inc()
+	for _, w := range t.windows {
+		c, store := w.counts(), strconv.Itoa(int(w.store().ID))
+		m.windows.WithLabelValues(store, "on_time").Add(float64(c.OnTime))
+		m.windows.WithLabelValues(store, "late").Add(float64(c.Late))
+		m.windows.WithLabelValues(store, "dropped").Add(float64(c.Dropped))
+	}
+	if now.Sub(t.gauged) < time.Second {
+		return
+	}
+	t.gauged = now
+	p := strconv.Itoa(int(t.part))
+	lag, keys := int64(0), 0
+	for i := range t.in {
+		lag += max(0, t.merge.q[i].end-t.in[i].next)
+	}
+	for _, x := range t.tables {
+		keys += x.size()
+	}
+	m.lag.WithLabelValues(p).Set(float64(lag))
+	m.keys.WithLabelValues(p).Set(float64(keys))
+	if wm := t.Watermark(); wm != noTime {
+		m.delay.WithLabelValues(p).Set(now.Sub(time.UnixMicro(wm)).Seconds())
+	}
+}
+
+// forget takes a task's gauges away: it is another worker's now.
+func (m *metrics) forget(part int32) {
+	p := strconv.Itoa(int(part))
+	m.lag.DeleteLabelValues(p)
+	m.delay.DeleteLabelValues(p)
+	m.keys.DeleteLabelValues(p)
+}

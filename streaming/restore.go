@@ -1,0 +1,195 @@
+package streaming
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// restored is a task that has its state, or the reason why it has none.
+type restored struct {
+	session *session
+	batch   uint64
+	tasks   []*Task
+	err     error
+}
+
+// restore makes the tasks of the given partition numbers from changelog and logs.
+//
+// The group's offsets were read as stable, so every transaction that is to count has its offsets decided. Its changelog may not show
+// it yet (markers travel), and a former owner may have left an open one. So each state partition gets a barrier, a record outside of
+// any transaction: read_committed shows it only when everything before it is decided, and being the last of its key no compaction
+// takes it away. What is read up to the barrier is the state that belongs to the offsets.
+func (w *Worker) restore(ctx context.Context, starts map[int32][]inputStart) ([]*Task, error) {
+	begun := time.Now()
+	opts := append([]kgo.Opt{}, w.opts...)
+	opts = append(opts, kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.ConsumeResetOffset(kgo.NoResetOffset()), kgo.RecordPartitioner(kgo.ManualPartitioner()),
+		kgo.ProducerLinger(0), kgo.ProducerBatchCompression(kgo.SnappyCompression()), kgo.FetchMaxPartitionBytes(8<<20), kgo.FetchMaxBytes(32<<20))
+	cl, err := kgo.NewClient(opts...)
+	if err != nil {
+		return nil, fmt.Errorf("making a client to restore with: %w", err)
+	}
+	defer cl.Close()
+
+	r := &restorer{w: w, cl: cl, adm: kadm.NewClient(cl), tasks: map[int32]*Task{}, parts: map[topicPartition]*restorePart{}}
+	if err := r.prepare(ctx, starts); err != nil {
+		return nil, err
+	}
+	if err := r.barriers(ctx); err != nil {
+		return nil, err
+	}
+	if err := r.read(ctx); err != nil {
+		return nil, err
+	}
+	var out []*Task
+	for _, t := range r.tasks {
+		if err := t.ready(w.ids, time.Now()); err != nil {
+			return nil, err
+		}
+		out = append(out, t)
+	}
+	w.metrics.restores.Add(float64(len(out)))
+	w.metrics.restoreSeconds.Add(time.Since(begun).Seconds())
+	w.log.Info("state restored", "tasks", len(out), "records", r.records, "seconds", time.Since(begun).Seconds())
+	return out, nil
+}
+
+type topicPartition struct {
+	topic     string
+	partition int32
+}
+
+type restorer struct {
+	w       *Worker
+	cl      *kgo.Client
+	adm     *kadm.Client
+	tasks   map[int32]*Task
+	parts   map[topicPartition]*restorePart
+	records int64
+}
+
+// restorePart is one partition that holds state.
+type restorePart struct {
+	t       *Task
+	log     int   // index of the log, -1 for the changelog
+	barrier int64 // its offset
+	done    bool
+}
+
+func (r *restorer) prepare(ctx context.Context, starts map[int32][]inputStart) error {
+	ends, err := r.adm.ListCommittedOffsets(ctx, r.w.top.Inputs...)
+	if err == nil {
+		err = ends.Error()
+	}
+	if err != nil {
+		return fmt.Errorf("listing where the inputs end: %w", err)
+	}
+	for p, ins := range starts {
+		if len(ins) != len(r.w.top.Inputs) {
+			return fmt.Errorf("task %d was assigned with %d of %d inputs", p, len(ins), len(r.w.top.Inputs))
+		}
+		t, err := newTask(&r.w.top, &r.w.cfg, p, time.Now())
+		if err != nil {
+			return err
+		}
+		for _, x := range ins {
+			end, _ := ends.Lookup(r.w.top.Inputs[x.in], p)
+			t.start(x.in, x.offset, end.Offset, x.fresh)
+		}
+		r.tasks[p] = t
+		r.parts[topicPartition{t.changelog, p}] = &restorePart{t: t, log: -1}
+		for i, l := range t.logs {
+			r.parts[topicPartition{l.topic, p}] = &restorePart{t: t, log: i}
+		}
+	}
+	return nil
+}
+
+func (r *restorer) barriers(ctx context.Context) error {
+	var recs []*kgo.Record
+	for tp, p := range r.parts {
+		rec := &kgo.Record{Topic: tp.topic, Partition: tp.partition}
+		if p.log < 0 {
+			rec.Key = append(binary.BigEndian.AppendUint16(nil, storeMeta), metaBarrier...)
+			rec.Value = []byte{1}
+		}
+		recs = append(recs, rec)
+	}
+	for _, res := range r.cl.ProduceSync(ctx, recs...) {
+		if res.Err != nil {
+			return fmt.Errorf("writing a barrier to %s/%d: %w", res.Record.Topic, res.Record.Partition, res.Err)
+		}
+		r.parts[topicPartition{res.Record.Topic, res.Record.Partition}].barrier = res.Record.Offset
+	}
+	return nil
+}
+
+func (r *restorer) read(ctx context.Context) error {
+	from := map[string]map[int32]kgo.Offset{}
+	for tp, p := range r.parts {
+		at := kgo.NewOffset().AtStart()
+		if p.log >= 0 {
+			at = kgo.NewOffset().AfterMilli(time.Now().Add(-p.t.logs[p.log].spec.Retention).UnixMilli())
+		}
+		if from[tp.topic] == nil {
+			from[tp.topic] = map[int32]kgo.Offset{}
+		}
+		from[tp.topic][tp.partition] = at
+	}
+	r.cl.AddConsumePartitions(from)
+	left := len(r.parts)
+	said := time.Now()
+	for left > 0 {
+		f := r.cl.PollRecords(ctx, 50_000)
+		if err := ctx.Err(); err != nil {
+			return fmt.Errorf("restoring: %w", context.Cause(ctx))
+		}
+		var errs []error
+		f.EachError(func(topic string, p int32, err error) {
+			errs = append(errs, fmt.Errorf("reading %s/%d to restore: %w", topic, p, err))
+		})
+		f.EachPartition(func(fp kgo.FetchTopicPartition) {
+			p := r.parts[topicPartition{fp.Topic, fp.Partition}]
+			if p == nil || p.done {
+				return
+			}
+			for _, rec := range fp.Records {
+				if rec.Offset >= p.barrier {
+					p.done = true
+					left--
+					r.cl.PauseFetchPartitions(map[string][]int32{fp.Topic: {fp.Partition}})
+					break
+				}
+				r.records++
+				if err := r.apply(p, rec); err != nil {
+					errs = append(errs, fmt.Errorf("restoring from %s/%d@%d: %w", rec.Topic, rec.Partition, rec.Offset, err))
+					return
+				}
+			}
+		})
+		if err := errors.Join(errs...); err != nil {
+			return err
+		}
+		if r.w.metrics.restoreRecords.Add(float64(f.NumRecords())); time.Since(said) > 5*time.Second {
+			said = time.Now()
+			r.w.log.Info("restoring state", "records", r.records, "partitions_left", left)
+		}
+	}
+	return nil
+}
+
+func (r *restorer) apply(p *restorePart, rec *kgo.Record) error {
+	if p.log < 0 {
+		return p.t.loadState(rec.Key, rec.Value)
+	}
+	l := &p.t.logs[p.log]
+	if time.Since(rec.Timestamp) > l.spec.Retention {
+		return nil
+	}
+	return p.t.loadLog(l.spec.Name, rec.Value, rec.Timestamp)
+}

@@ -1,0 +1,269 @@
+package streaming
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"millrace/internal/failpoint"
+	"millrace/internal/fault"
+)
+
+// session is one membership of the group with one transactional producer. After any error of it there is a new one: whether its last
+// transaction committed is then asked of the broker, never of what was counted here.
+type session struct {
+	w      *Worker
+	txn    *kgo.GroupTransactSession
+	opened chan struct{} // txn is set; the group's goroutine may be faster
+
+	mu       sync.Mutex
+	events   []event
+	produced error // first refusal of an output
+}
+
+// event is what the group's goroutine tells the worker's loop.
+type event struct {
+	assigned map[int32][]inputStart // by partition number
+	gone     []int32
+	lost     bool // the membership is gone, and everything with it
+	err      error
+}
+
+// inputStart is where an input of a task begins.
+type inputStart struct {
+	in     int
+	offset int64
+	fresh  bool // no offset is committed: it is the log's start
+}
+
+// openSession joins the group and takes over the transactional id. The second must be done at once: it aborts what a former life left
+// open, and the group's offsets cannot be read while that is undecided.
+func (w *Worker) openSession(ctx context.Context) (*session, error) {
+	s := &session{w: w, opened: make(chan struct{})}
+	c := w.cfg
+	opts := append([]kgo.Opt{}, w.opts...)
+	opts = append(opts,
+		kgo.ConsumerGroup(c.Group), kgo.InstanceID(c.InstanceID), kgo.TransactionalID(c.TransactionalID),
+		kgo.SessionTimeout(c.SessionTimeout), kgo.HeartbeatInterval(min(3*time.Second, c.SessionTimeout/10)), kgo.RebalanceTimeout(c.RebalanceTimeout), kgo.TransactionTimeout(c.TransactionTimeout),
+		kgo.ConsumeTopics(w.top.Inputs...), kgo.Balancers(newCopartitioned(&w.top)), kgo.FetchIsolationLevel(kgo.ReadCommitted()),
+		// Control records make the position exact: without them the end of a partition that ends in markers is never reached.
+		kgo.KeepControlRecords(),
+		// Positions are always set by hand (adjust); out of range is an error, never a jump.
+		kgo.ConsumeStartOffset(kgo.NewOffset().AtStart()), kgo.ConsumeResetOffset(kgo.NoResetOffset()),
+		kgo.FetchMaxBytes(16<<20), kgo.FetchMaxPartitionBytes(2<<20),
+		kgo.FetchMaxWait(200*time.Millisecond), // a partition that is resumed waits for the end of the fetch under way
+		kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerLinger(0), kgo.ProducerBatchCompression(kgo.SnappyCompression()), kgo.MaxBufferedRecords(1_000_000),
+		kgo.RecordDeliveryTimeout(c.TransactionTimeout), // what was not taken within the transaction's life never can be
+		kgo.AdjustFetchOffsetsFn(s.adjust), kgo.OnPartitionsRevoked(s.revoked), kgo.OnPartitionsLost(s.lost),
+	)
+	var err error
+	if s.txn, err = kgo.NewGroupTransactSession(opts...); err != nil {
+		return nil, errors.Join(errPermanent, fmt.Errorf("opening a transactional session: %w", err)) // options, not brokers
+	}
+	close(s.opened)
+	ctx, cancel := context.WithTimeout(ctx, c.SessionTimeout)
+	defer cancel()
+	if _, _, err := s.txn.Client().ProducerID(ctx); err != nil {
+		s.close()
+		return nil, fmt.Errorf("taking over the transactional id %s: %w", c.TransactionalID, err)
+	}
+	if err := s.txn.Begin(); err != nil {
+		s.close()
+		return nil, fmt.Errorf("beginning a transaction: %w", err)
+	}
+	return s, nil
+}
+
+// close ends the session without a word to the broker: a static member does not leave, an open transaction is aborted by the next
+// session (or by its timeout).
+func (s *session) close() { s.txn.Close() }
+
+func (s *session) push(e event) {
+	s.mu.Lock()
+	s.events = append(s.events, e)
+	s.mu.Unlock()
+	s.awake()
+}
+
+// awake ends a poll that waits.
+func (s *session) awake() {
+	select {
+	case s.w.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (s *session) takeEvents() []event {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e := s.events
+	s.events = nil
+	return e
+}
+
+// adjust is called after each join with the committed offsets of what was assigned, before any of it is read. It makes each position
+// explicit, and stops reading until the task is restored.
+func (s *session) adjust(ctx context.Context, offsets map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset, error) {
+	<-s.opened
+	starts, err := s.w.admin(s).ListStartOffsets(ctx, s.w.top.Inputs...)
+	if err == nil {
+		err = starts.Error()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("listing where the inputs start: %w", err)
+	}
+	assigned := map[int32][]inputStart{}
+	pause := map[string][]int32{}
+	for in, topic := range s.w.top.Inputs {
+		for p, o := range offsets[topic] {
+			first, ok := starts.Lookup(topic, p)
+			if !ok {
+				return nil, fmt.Errorf("listing where the inputs start: no answer for %s/%d", topic, p)
+			}
+			x := inputStart{in: in, offset: o.EpochOffset().Offset}
+			switch {
+			case x.offset < 0:
+				x.offset, x.fresh = first.Offset, true
+			case x.offset < first.Offset:
+				s.push(event{err: fault.Newf("MR-STR-004", "the group's offset of %s/%d is %d, the topic begins at %d", topic, p, x.offset, first.Offset)})
+			}
+			offsets[topic][p] = kgo.NewOffset().At(x.offset).WithEpoch(-1)
+			assigned[p] = append(assigned[p], x)
+			pause[topic] = append(pause[topic], p)
+		}
+	}
+	s.txn.Client().PauseFetchPartitions(pause)
+	s.push(event{assigned: assigned})
+	return offsets, nil
+}
+
+func (s *session) revoked(_ context.Context, _ *kgo.Client, parts map[string][]int32) {
+	s.giveUp(parts, false)
+}
+func (s *session) lost(_ context.Context, _ *kgo.Client, parts map[string][]int32) {
+	s.giveUp(parts, true)
+}
+
+func (s *session) giveUp(parts map[string][]int32, lost bool) {
+	e := event{lost: lost}
+	for _, ps := range parts {
+		e.gone = append(e.gone, ps...)
+	}
+	if lost || len(e.gone) > 0 {
+		s.push(e)
+	}
+}
+
+// produce sends records; a refusal is found at the end.
+func (s *session) produce(ctx context.Context, recs []*kgo.Record) {
+	for _, r := range recs {
+		s.txn.Produce(ctx, r, s.promise)
+	}
+}
+
+func (s *session) promise(r *kgo.Record, err error) {
+	if err == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.produced == nil {
+		s.produced = fmt.Errorf("producing to %s/%d: %w", r.Topic, r.Partition, err)
+	}
+}
+
+// errPermanent marks what no other session can mend.
+var errPermanent = errors.New("the stream worker cannot run")
+
+// errNotMember: the hook found no membership, so nothing may be committed.
+var errNotMember = errors.New("not a member of the group")
+
+// commit ends the transaction with the given offsets. false without an error: it was aborted, for the group was rebalancing. After an
+// error the outcome is unknown.
+func (s *session) commit(ctx context.Context, offsets []kmsg.TxnOffsetCommitRequestTopic) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.w.cfg.TransactionTimeout+5*time.Second)
+	defer cancel()
+	if err := s.txn.Client().Flush(ctx); err != nil {
+		return false, fmt.Errorf("flushing outputs: %w", err)
+	}
+	s.mu.Lock()
+	err := s.produced
+	s.mu.Unlock()
+	if err != nil {
+		return false, err // End would commit what was not refused
+	}
+	failpoint.Hit("streaming.commit.before")
+	ok, err := s.txn.End(kgo.PreTxnCommitFnContext(ctx, func(req *kmsg.TxnOffsetCommitRequest) error {
+		// Brokers accept offsets of no member at all, which would unfence a stale owner.
+		if req.Generation < 0 || req.MemberID == "" {
+			return errNotMember
+		}
+		// The session counts what was polled; what counts is what was processed.
+		req.Topics = offsets
+		return nil
+	}), kgo.TryCommit)
+	if err == nil {
+		err = errors.Join(failpoint.Err("streaming.commit.unknown"), s.w.afterEnd(ok))
+	}
+	if err != nil {
+		return false, fmt.Errorf("ending the transaction: %w", err)
+	}
+	failpoint.Hit("streaming.commit.after")
+	return ok, s.begin()
+}
+
+// abort drops the open transaction.
+func (s *session) abort(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, s.w.cfg.TransactionTimeout+5*time.Second)
+	defer cancel()
+	if _, err := s.txn.End(ctx, kgo.TryAbort); err != nil {
+		return fmt.Errorf("aborting the transaction: %w", err)
+	}
+	s.mu.Lock()
+	s.produced = nil // aborted records among them
+	s.mu.Unlock()
+	return s.begin()
+}
+
+func (s *session) begin() error {
+	if err := s.txn.Begin(); err != nil {
+		return fmt.Errorf("beginning a transaction: %w", err)
+	}
+	return nil
+}
+
+// fatalErr gives the fault that must end the worker, or nil: another session may do.
+func (w *Worker) fatalErr(err error, now time.Time) error {
+	if _, ok := fault.IDOf(err); ok {
+		return err
+	}
+	switch {
+	case errors.Is(err, errPermanent):
+		return err
+	case errors.Is(err, kerr.FencedInstanceID):
+		return fault.New("MR-STR-001", err)
+	case errors.Is(err, kerr.ProducerFenced), errors.Is(err, kerr.InvalidProducerEpoch):
+		// Once may be an answer that came late. Two processes that both recreate their session would fence each other for ever.
+		if !w.fencedAt.IsZero() && now.Sub(w.fencedAt) < w.cfg.SessionTimeout {
+			return fault.New("MR-STR-001", err)
+		}
+		w.fencedAt = now
+	case errors.Is(err, kerr.MessageTooLarge), errors.Is(err, kerr.RecordListTooLarge), errors.Is(err, kerr.InvalidTopicException),
+		errors.Is(err, kerr.TopicAuthorizationFailed), errors.Is(err, kerr.TransactionalIDAuthorizationFailed), errors.Is(err, kerr.GroupAuthorizationFailed):
+		return fault.New("MR-STR-007", err)
+	case errors.Is(err, kerr.OffsetOutOfRange):
+		return fault.New("MR-STR-004", err)
+	}
+	// An unknown topic may be a broker that is starting: the next session looks at the topics and their ids first.
+	var loss *kgo.ErrDataLoss
+	if errors.As(err, &loss) {
+		return fault.New("MR-STR-004", err)
+	}
+	return nil
+}

@@ -1,0 +1,344 @@
+package sink
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/go-redis/v9"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"millrace/event"
+	"millrace/event/schema"
+	"millrace/live"
+)
+
+// RedisConfig is how the Redis sink works. See DefaultRedisConfig.
+type RedisConfig struct {
+	Group          string        `koanf:"group" desc:"consumer group"`
+	InstanceID     string        `koanf:"instance_id" desc:"static member id of this process within the group"`
+	SessionTimeout time.Duration `koanf:"session_timeout" desc:"after which a silent member loses its partitions"`
+	MaxRecords     int           `koanf:"max_records" desc:"records of one write"`
+	Generation     uint16        `koanf:"-"` // topic generation
+}
+
+// DefaultRedisConfig has values for one machine.
+func DefaultRedisConfig() RedisConfig {
+	return RedisConfig{Group: "millrace.sink.redis", InstanceID: "redis-0", SessionTimeout: 10 * time.Second, MaxRecords: 5000}
+}
+
+// Validate reports every problem.
+func (c RedisConfig) Validate() error {
+	var errs []error
+	if c.Group == "" {
+		errs = append(errs, errors.New("group: must not be empty"))
+	}
+	if c.SessionTimeout < 6*time.Second {
+		errs = append(errs, fmt.Errorf("session_timeout: %s is below the broker's least, 6s", c.SessionTimeout))
+	}
+	if c.MaxRecords < 1 || c.MaxRecords > 100_000 {
+		errs = append(errs, fmt.Errorf("max_records: %d is not between 1 and 100000", c.MaxRecords))
+	}
+	return errors.Join(errs...)
+}
+
+// Redis keeps the live KPIs of kpi.partial in Redis. Delivery is at least once, of versioned writes, so the values are exactly-once; the positions are
+// kept in Redis behind the data (live.Progress), so a server that comes back with less than it had, or empty, is filled again.
+type Redis struct {
+	cfg    RedisConfig
+	rdb    redis.UniversalClient
+	codecs *schema.Codecs
+	opts   []kgo.Opt
+	log    *slog.Logger
+	m      redisMetrics
+	ready  atomic.Bool
+
+	progress live.Progress
+	mu       sync.Mutex      // startPositions runs on the group's goroutine
+	at       map[int32]int64 // recorded position of each partition we read, live.None if there is none
+}
+
+type redisMetrics struct {
+	records, writes, rewinds prometheus.Counter
+	seconds                  prometheus.Histogram
+	freshness                prometheus.Gauge
+}
+
+// NewRedis makes the sink. opts say how to reach the broker.
+func NewRedis(cfg RedisConfig, rdb redis.UniversalClient, codecs *schema.Codecs, opts []kgo.Opt, reg prometheus.Registerer, log *slog.Logger) (*Redis, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("redis sink: %w", err)
+	}
+	labels := prometheus.Labels{"sink": "redis"}
+	m := redisMetrics{
+		records:   prometheus.NewCounter(prometheus.CounterOpts{Name: "millrace_sink_records_total", Help: "Records read by the sink.", ConstLabels: labels}),
+		writes:    prometheus.NewCounter(prometheus.CounterOpts{Name: "millrace_sink_redis_fields_total", Help: "Versioned writes that were newer than what was there."}),
+		rewinds:   prometheus.NewCounter(prometheus.CounterOpts{Name: "millrace_sink_rewinds_total", Help: "Times the sink went back to the store's own position.", ConstLabels: labels}),
+		seconds:   prometheus.NewHistogram(prometheus.HistogramOpts{Name: "millrace_sink_redis_write_seconds", Help: "Time of one write.", Buckets: prometheus.ExponentialBuckets(0.001, 2, 12)}),
+		freshness: prometheus.NewGauge(prometheus.GaugeOpts{Name: "millrace_sink_newest_record_timestamp_seconds", Help: "Broker time of the newest record written.", ConstLabels: labels}),
+	}
+	reg.MustRegister(m.records, m.writes, m.rewinds, m.seconds, m.freshness)
+	return &Redis{cfg: cfg, rdb: rdb, codecs: codecs, opts: opts, log: log, m: m}, nil
+}
+
+// Ready says why the sink is not writing yet, nil when it is.
+func (s *Redis) Ready() error {
+	if !s.ready.Load() {
+		return errors.New("redis sink: no position read yet")
+	}
+	return nil
+}
+
+// Run writes until ctx ends. While Redis is away it waits, holding at most one poll of records.
+func (s *Redis) Run(ctx context.Context) error {
+	topicID, err := topicID(ctx, s.opts, event.TopicKPIPartial)
+	if err != nil {
+		return fmt.Errorf("redis sink: %w", err)
+	}
+	s.progress = live.Progress{Group: s.cfg.Group, Topic: event.TopicKPIPartial, TopicID: topicID}
+	s.at = map[int32]int64{}
+	cl, err := kgo.NewClient(append(slices.Clone(s.opts),
+		kgo.ConsumerGroup(s.cfg.Group), kgo.InstanceID(s.cfg.InstanceID), kgo.SessionTimeout(s.cfg.SessionTimeout), kgo.Balancers(kgo.CooperativeStickyBalancer()),
+		kgo.ConsumeTopics(event.TopicKPIPartial), kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
+		kgo.DisableAutoCommit(), kgo.BlockRebalanceOnPoll(), kgo.AdjustFetchOffsetsFn(s.startPositions),
+	)...)
+	if err != nil {
+		return fmt.Errorf("redis sink: %w", err)
+	}
+	defer cl.CloseAllowingRebalance()
+	for {
+		fetches := s.poll(ctx, cl)
+		if ctx.Err() != nil {
+			return nil
+		}
+		fetches.EachError(func(topic string, p int32, err error) {
+			s.log.WarnContext(ctx, "redis sink: fetching", "topic", topic, "partition", p, "error", err)
+		})
+		step := s.write
+		if fetches.NumRecords() == 0 {
+			step = s.check
+		}
+		if err := step(ctx, cl, fetches); err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return fmt.Errorf("redis sink: %w", err)
+		}
+		cl.AllowRebalance()
+	}
+}
+
+// idleCheck is how long the sink waits for records before it looks whether Redis still is where it was left.
+const idleCheck = 2 * time.Second
+
+func (s *Redis) poll(ctx context.Context, cl *kgo.Client) kgo.Fetches {
+	ctx, cancel := context.WithTimeout(ctx, idleCheck)
+	defer cancel()
+	fetches := cl.PollRecords(ctx, s.cfg.MaxRecords)
+	if ctx.Err() != nil && fetches.NumRecords() == 0 {
+		return nil
+	}
+	return fetches
+}
+
+// check finds partitions whose position in Redis is not where we left it: a server that was restarted with less, or emptied, while nothing was written.
+func (s *Redis) check(ctx context.Context, cl *kgo.Client, _ kgo.Fetches) error {
+	have, err := s.progress.Positions(ctx, s.rdb)
+	if err != nil {
+		s.log.WarnContext(ctx, "redis sink: reading positions", "error", err)
+		return nil // the next write or check meets it again
+	}
+	var moved []int32
+	s.mu.Lock()
+	for p, at := range s.at {
+		if got, ok := have[p]; ok && got != at || !ok && at != live.None {
+			moved = append(moved, p)
+		}
+	}
+	s.mu.Unlock()
+	if len(moved) == 0 {
+		return nil
+	}
+	s.log.WarnContext(ctx, "redis sink: Redis holds less than was written, going back", "partitions", moved)
+	s.m.rewinds.Inc()
+	return s.rewind(ctx, cl, moved)
+}
+
+// startPositions replaces the group's offsets by Redis's own.
+func (s *Redis) startPositions(ctx context.Context, offsets map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset, error) {
+	var have map[int32]int64
+	err := retry(ctx, s.log, "redis sink: reading positions", func() (err error) {
+		have, err = s.progress.Positions(ctx, s.rdb)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for p := range offsets[event.TopicKPIPartial] {
+		at, ok := have[p]
+		if !ok {
+			s.at[p] = live.None
+			offsets[event.TopicKPIPartial][p] = kgo.NewOffset().AtStart()
+			continue
+		}
+		s.at[p] = at
+		offsets[event.TopicKPIPartial][p] = kgo.NewOffset().At(at)
+	}
+	s.ready.Store(true)
+	return offsets, nil
+}
+
+// write stores one poll and records how far it got. Where Redis is not where we left it, the partition goes back to where Redis is.
+func (s *Redis) write(ctx context.Context, cl *kgo.Client, fetches kgo.Fetches) error {
+	newest := map[[2]string]live.Write{} // by key and field: only the last of a poll is worth writing
+	next := map[int32]int64{}
+	var stamp time.Time
+	var bad error
+	fetches.EachRecord(func(r *kgo.Record) {
+		next[r.Partition] = r.Offset + 1
+		stamp = r.Timestamp
+		s.m.records.Inc()
+		var p event.KPIPartial
+		if err := s.codecs.Decode(ctx, r.Topic, r.Value, &p); err != nil {
+			bad = fmt.Errorf("%s/%d@%d: %w", r.Topic, r.Partition, r.Offset, err)
+			return
+		}
+		w, ok := live.KPIWrite(&p, live.Version{Generation: s.cfg.Generation, Offset: r.Offset}, r.Value)
+		if ok {
+			newest[[2]string{w.Key, w.Field}] = w
+		}
+	})
+	if bad != nil {
+		return bad
+	}
+	if len(next) == 0 {
+		return nil
+	}
+	var moved []int32
+	started := time.Now()
+	err := retry(ctx, s.log, "redis sink: writing", func() error {
+		n, err := live.Put(ctx, s.rdb, slices.Collect(maps.Values(newest)))
+		s.m.writes.Add(float64(n))
+		if err != nil {
+			return err
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for p, hi := range next {
+			if s.at[p] == hi {
+				continue // recorded before an error made us repeat
+			}
+			switch err := s.progress.Advance(ctx, s.rdb, p, s.at[p], hi); {
+			case errors.Is(err, live.ErrMoved):
+				s.log.WarnContext(ctx, "redis sink: going back to the position that Redis holds", "partition", p, "error", err)
+				moved = append(moved, p)
+				delete(next, p)
+			case err != nil:
+				return err
+			default:
+				s.at[p] = hi
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	s.m.seconds.Observe(time.Since(started).Seconds())
+	s.m.freshness.Set(float64(stamp.UnixMilli()) / 1e3)
+	if len(moved) > 0 {
+		s.m.rewinds.Inc()
+		if err := s.rewind(ctx, cl, moved); err != nil {
+			return err
+		}
+	}
+	return s.commit(ctx, cl, next)
+}
+
+// rewind goes on from where Redis is.
+func (s *Redis) rewind(ctx context.Context, cl *kgo.Client, partitions []int32) error {
+	var have map[int32]int64
+	err := retry(ctx, s.log, "redis sink: reading positions", func() (err error) {
+		have, err = s.progress.Positions(ctx, s.rdb)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	set := map[int32]kgo.EpochOffset{}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range partitions {
+		at, ok := have[p]
+		if !ok {
+			at, s.at[p] = 0, live.None
+		} else {
+			s.at[p] = at
+		}
+		set[p] = kgo.EpochOffset{Epoch: -1, Offset: at}
+	}
+	cl.SetOffsets(map[string]map[int32]kgo.EpochOffset{event.TopicKPIPartial: set})
+	return nil
+}
+
+// commit tells the group how far we are, for lag alone; a failure is no failure of the sink.
+func (s *Redis) commit(ctx context.Context, cl *kgo.Client, next map[int32]int64) error {
+	var rs []*kgo.Record
+	for p, hi := range next {
+		rs = append(rs, &kgo.Record{Topic: event.TopicKPIPartial, Partition: p, Offset: hi - 1, LeaderEpoch: -1})
+	}
+	if err := cl.CommitRecords(ctx, rs...); err != nil && ctx.Err() == nil {
+		s.log.WarnContext(ctx, "redis sink: committing offsets", "error", err)
+	}
+	return nil
+}
+
+// retry calls f until it succeeds or ctx ends, with a growing pause.
+func retry(ctx context.Context, log *slog.Logger, what string, f func() error) error {
+	pause := 50 * time.Millisecond
+	for {
+		err := f()
+		if err == nil {
+			return nil
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		log.WarnContext(ctx, "sink: the store does not answer, trying again", "doing", what, "error", err, "pause", pause)
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(pause):
+		}
+		pause = min(2*pause, 2*time.Second)
+	}
+}
+
+// topicID gives the id of a topic in hex: a topic made anew has another.
+func topicID(ctx context.Context, opts []kgo.Opt, topic string) (string, error) {
+	cl, err := kgo.NewClient(opts...)
+	if err != nil {
+		return "", err
+	}
+	defer cl.Close()
+	got, err := kadm.NewClient(cl).ListTopics(ctx, topic)
+	if err != nil {
+		return "", fmt.Errorf("looking up topic %s: %w", topic, err)
+	}
+	d := got[topic]
+	if d.Err != nil {
+		return "", fmt.Errorf("looking up topic %s: %w", topic, d.Err)
+	}
+	return hex.EncodeToString(d.ID[:]), nil
+}

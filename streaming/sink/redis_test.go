@@ -1,0 +1,173 @@
+package sink
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/alicebob/miniredis/v2"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/go-redis/v9"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"millrace/event"
+	"millrace/event/schema"
+	"millrace/live"
+)
+
+const redisWindow = int64(1_772_366_400_000_000)
+
+// redisBench is a running sink with a broker and a server that a test can take away.
+type redisBench struct {
+	t      *testing.T
+	codecs *schema.Codecs
+	opts   []kgo.Opt
+	cl     *kgo.Client
+	server *miniredis.Miniredis
+	rdb    *redis.Client
+	stop   func()
+}
+
+func newRedisBench(t *testing.T) *redisBench {
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(2, event.TopicKPIPartial))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cluster.Close)
+	b := &redisBench{t: t, opts: []kgo.Opt{kgo.SeedBrokers(cluster.ListenAddrs()...)}, server: miniredis.NewMiniRedis()}
+	if err := b.server.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(b.server.Close)
+	b.rdb = redis.NewClient(&redis.Options{Addr: b.server.Addr(), MaxRetries: -1})
+	t.Cleanup(func() { _ = b.rdb.Close() }) // the server goes anyway
+	if b.codecs, err = schema.NewCodecs(); err != nil {
+		t.Fatal(err)
+	}
+	b.codecs.AssignLocal()
+	if b.cl, err = kgo.NewClient(append(b.opts, kgo.RecordPartitioner(kgo.ManualPartitioner()))...); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(b.cl.Close)
+	b.start()
+	return b
+}
+
+func (b *redisBench) start() {
+	s, err := NewRedis(DefaultRedisConfig(), b.rdb, b.codecs, b.opts, prometheus.NewRegistry(), slog.New(slog.NewTextHandler(io.Discard, nil)))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	b.stop = func() {
+		cancel()
+		if err := <-done; err != nil {
+			b.t.Errorf("sink ended with %v", err)
+		}
+		b.stop = func() {}
+	}
+	b.t.Cleanup(func() { b.stop() })
+}
+
+// produce writes the partial of one minute and partition with n orders.
+func (b *redisBench) produce(minute int, partition int32, n int64) {
+	p := event.KPIPartial{Family: "shop", Grain: "1m", Tenant: "t", WindowStart: redisWindow + int64(minute)*60e6, KafkaPartition: partition, Orders: n}
+	v, err := b.codecs.Append(nil, event.TopicKPIPartial, &p)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	if err := b.cl.ProduceSync(b.t.Context(), &kgo.Record{Topic: event.TopicKPIPartial, Partition: partition, Value: v}).FirstErr(); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// wait waits until the orders of minutes 0 to n-1 are want.
+func (b *redisBench) wait(minutes int, want int64) {
+	b.t.Helper()
+	var starts []int64
+	for m := range minutes {
+		starts = append(starts, redisWindow+int64(m)*60e6)
+	}
+	eventually(b.t, 30*time.Second, func() error {
+		got, err := live.KPIs(b.t.Context(), b.rdb, b.codecs, "t", "shop", "1m", starts)
+		if err != nil {
+			return err
+		}
+		var sum int64
+		for _, p := range got {
+			sum += p.Orders
+		}
+		if sum != want {
+			return fmt.Errorf("orders %d, want %d", sum, want)
+		}
+		return nil
+	})
+}
+
+// eventually repeats check until it passes or the deadline is over, and says what was wrong last.
+func eventually(t *testing.T, limit time.Duration, check func() error) {
+	t.Helper()
+	deadline := time.After(limit)
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := check()
+		if err == nil {
+			return
+		}
+		select {
+		case <-deadline:
+			t.Fatalf("after %s: %v", limit, err)
+		case <-tick.C:
+		}
+	}
+}
+
+func TestRedisHoldsTheNewestPartialOfEachWindow(t *testing.T) {
+	b := newRedisBench(t)
+	b.produce(0, 0, 1)
+	b.produce(0, 1, 10)
+	b.produce(0, 0, 3) // replaces 1
+	b.wait(1, 13)
+}
+
+func TestAnEmptiedRedisIsFilledAgain(t *testing.T) {
+	b := newRedisBench(t)
+	for m := range 20 {
+		b.produce(m, int32(m%2), 1)
+	}
+	b.wait(20, 20)
+	b.server.FlushAll() // while nothing is written
+	b.wait(20, 20)
+	b.server.FlushAll()
+	b.produce(20, 0, 5) // while something is
+	b.wait(21, 25)
+}
+
+func TestRedisAwayLosesNothing(t *testing.T) {
+	b := newRedisBench(t)
+	b.produce(0, 0, 1)
+	b.wait(1, 1)
+	b.server.SetError("LOADING away")
+	b.produce(1, 0, 2)
+	b.produce(2, 1, 4)
+	b.server.SetError("")
+	b.wait(3, 7)
+}
+
+func TestARestartedSinkGoesOnFromRedisAndNotFromTheGroup(t *testing.T) {
+	b := newRedisBench(t)
+	b.produce(0, 0, 1)
+	b.wait(1, 1)
+	b.stop()
+	b.server.FlushAll() // the group's offsets say that all is done
+	b.start()
+	b.produce(1, 0, 2)
+	b.wait(2, 3)
+}

@@ -1,0 +1,240 @@
+package streaming
+
+import (
+	"encoding/binary"
+	"fmt"
+)
+
+// table is a piece of a task's state as the engine sees it: typed outside, keys and encoded values inside. It holds the committed base
+// and what the open transaction changed in it; between begin and end each changed key is remembered once, with the value to go back to.
+// A table that keeps its base elsewhere (on disk) implements the same five calls.
+type table interface {
+	store() StoreSpec
+	load(key, value []byte) error            // one changelog entry on restore; a nil value deletes
+	flush(put func(key, value []byte)) error // gives every key changed in the transaction its final value; nil deletes
+	commit()                                 // what was flushed is the base now
+	abort()                                  // back to the base
+	size() int                               // keys
+}
+
+// Codec turns values to bytes and back. Append must write what Decode reads; bytes of an older StoreSpec.Format never reach Decode.
+type Codec[V any] interface {
+	Append(dst []byte, v V) []byte
+	Decode(src []byte) (V, error) // must not retain src
+}
+
+// Store is keyed state of one task. Values are never mutated in place: Put a new one. It belongs to the task's goroutine.
+type Store[V any] struct {
+	t     *Task
+	s     StoreSpec
+	codec Codec[V]
+	base  map[string]*cell[V]
+	dirty []*cell[V]
+	slab  []cell[V]
+	live  int // keys that exist now
+	epoch uint64
+	buf   []byte
+}
+
+// cell is one key: what it is now, and what it was when the open transaction first changed it.
+type cell[V any] struct {
+	key         string
+	now, before V
+	epoch       uint64 // of the transaction that changed it last
+	live, lived bool
+}
+
+// OpenStore makes the store with the given id, which the topology declares. It is called in Topology.New only; a wrong or repeated id
+// fails the task.
+func OpenStore[V any](t *Task, id uint16, c Codec[V]) *Store[V] {
+	s := &Store[V]{t: t, s: t.declared(id), codec: c, base: map[string]*cell[V]{}, epoch: 1}
+	t.register(s)
+	return s
+}
+
+// Get gives the value of key.
+func (s *Store[V]) Get(key string) (V, bool) {
+	if c := s.base[key]; c != nil && c.live {
+		return c.now, true
+	}
+	var zero V
+	return zero, false
+}
+
+// GetBytes is Get without making a string of the key.
+func (s *Store[V]) GetBytes(key []byte) (V, bool) {
+	if c := s.base[string(key)]; c != nil && c.live {
+		return c.now, true
+	}
+	var zero V
+	return zero, false
+}
+
+// Put sets the value of key.
+func (s *Store[V]) Put(key string, v V) {
+	c := s.base[key]
+	if c == nil {
+		c = s.cell(key)
+	}
+	s.set(c, v, true)
+}
+
+// PutBytes is Put; it makes a string of the key only when the key is new.
+func (s *Store[V]) PutBytes(key []byte, v V) {
+	c := s.base[string(key)]
+	if c == nil {
+		c = s.cell(string(key))
+	}
+	s.set(c, v, true)
+}
+
+// Delete removes key.
+func (s *Store[V]) Delete(key string) {
+	if c := s.base[key]; c != nil && c.live {
+		var zero V
+		s.set(c, zero, false)
+	}
+}
+
+// DeleteBytes is Delete.
+func (s *Store[V]) DeleteBytes(key []byte) {
+	if c := s.base[string(key)]; c != nil && c.live {
+		var zero V
+		s.set(c, zero, false)
+	}
+}
+
+// Len is the number of keys.
+func (s *Store[V]) Len() int { return s.live }
+
+// Range calls f for every key in no order until it gives false. f may Put and Delete; keys put meanwhile may or may not be seen.
+// An operator whose outputs depend on that order is not deterministic.
+func (s *Store[V]) Range(f func(key string, v V) bool) {
+	for k, c := range s.base {
+		if c.live && !f(k, c.now) {
+			return
+		}
+	}
+}
+
+func (s *Store[V]) cell(key string) *cell[V] {
+	if len(s.slab) == 0 {
+		s.slab = make([]cell[V], 64)
+	}
+	c := &s.slab[0]
+	s.slab = s.slab[1:]
+	c.key = key
+	s.base[key] = c
+	return c
+}
+
+func (s *Store[V]) set(c *cell[V], v V, live bool) {
+	if c.epoch != s.epoch {
+		c.epoch, c.before, c.lived = s.epoch, c.now, c.live
+		s.dirty = append(s.dirty, c)
+		s.t.touched = true
+	}
+	if c.live != live {
+		if live {
+			s.live++
+		} else {
+			s.live--
+		}
+	}
+	c.now, c.live = v, live
+}
+
+func (s *Store[V]) store() StoreSpec { return s.s }
+func (s *Store[V]) size() int        { return s.live }
+
+func (s *Store[V]) load(key, value []byte) error {
+	if value == nil {
+		if c := s.base[string(key)]; c != nil {
+			delete(s.base, c.key)
+			s.live--
+		}
+		return nil
+	}
+	v, err := s.codec.Decode(value)
+	if err != nil {
+		return fmt.Errorf("decoding a value of store %s: %w", s.s.Name, err)
+	}
+	c := s.base[string(key)]
+	if c == nil {
+		c = s.cell(string(key))
+		s.live++
+	}
+	c.now, c.live = v, true
+	return nil
+}
+
+func (s *Store[V]) flush(put func(key, value []byte)) error {
+	for _, c := range s.dirty {
+		switch {
+		case c.live:
+			s.buf = s.codec.Append(s.buf[:0], c.now)
+			if s.buf == nil {
+				s.buf = []byte{}
+			}
+			put(unsafeBytes(c.key), s.buf)
+		case c.lived:
+			put(unsafeBytes(c.key), nil)
+		}
+	}
+	return nil
+}
+
+func (s *Store[V]) commit() {
+	var zero V
+	for i, c := range s.dirty {
+		c.before = zero
+		if !c.live {
+			delete(s.base, c.key)
+		}
+		s.dirty[i] = nil
+	}
+	s.dirty = s.dirty[:0]
+	s.epoch++
+}
+
+func (s *Store[V]) abort() {
+	var zero V
+	for i, c := range s.dirty {
+		if c.live && !c.lived {
+			s.live--
+		} else if !c.live && c.lived {
+			s.live++
+		}
+		c.now, c.live, c.before = c.before, c.lived, zero
+		if !c.live {
+			delete(s.base, c.key)
+		}
+		s.dirty[i] = nil
+	}
+	s.dirty = s.dirty[:0]
+	s.epoch++
+}
+
+// Bytes is the codec of raw bytes. The value put must not be changed afterwards.
+type Bytes struct{}
+
+// Append implements Codec.
+func (Bytes) Append(dst []byte, v []byte) []byte { return append(dst, v...) }
+
+// Decode implements Codec.
+func (Bytes) Decode(src []byte) ([]byte, error) { return append([]byte{}, src...), nil }
+
+// Int64 is the codec of integers (zig-zag varint).
+type Int64 struct{}
+
+// Append implements Codec.
+func (Int64) Append(dst []byte, v int64) []byte { return binary.AppendVarint(dst, v) }
+
+// Decode implements Codec.
+func (Int64) Decode(src []byte) (int64, error) {
+	v, n := binary.Varint(src)
+	if n <= 0 || n != len(src) {
+		return 0, fmt.Errorf("%d bytes are no integer", len(src))
+	}
+	return v, nil
+}

@@ -1,0 +1,77 @@
+package streaming
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"millrace/internal/fault"
+)
+
+// checkTopics learns the inputs' ids and refuses partition counts that are not the topology's.
+func (w *Worker) checkTopics(ctx context.Context) error {
+	cl, err := kgo.NewClient(w.opts...)
+	if err != nil {
+		return fmt.Errorf("making a client: %w", err)
+	}
+	defer cl.Close()
+	want := slices.Clone(w.top.Inputs)
+	for _, t := range w.top.RequiredTopics() {
+		want = append(want, t.Name)
+	}
+	deadline := time.Now().Add(10 * time.Second) // brokers may learn of a new topic one after the other
+	for {
+		topics, err := kadm.NewClient(cl).ListTopics(ctx, want...)
+		if err != nil {
+			return fmt.Errorf("listing topics: %w", err)
+		}
+		var errs []error
+		missing := false
+		w.ids = map[string]topicID{}
+		for _, name := range want {
+			switch d := topics[name]; {
+			case d.Err != nil || len(d.Partitions) == 0:
+				missing = true
+				errs = append(errs, fault.Newf("MR-STR-004", "topic %s cannot be used: %w", name, errors.Join(d.Err, errEmptyTopic)))
+			case len(d.Partitions) != int(w.top.Partitions):
+				errs = append(errs, fault.Newf("MR-STR-002", "topic %s has %d partitions, the topology has %d", name, len(d.Partitions), w.top.Partitions))
+			case slices.Contains(w.top.Inputs, name):
+				w.ids[name] = d.ID
+			}
+		}
+		if err = errors.Join(errs...); err == nil || !missing || time.Now().After(deadline) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for topics: %w", ctx.Err())
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+}
+
+var errEmptyTopic = errors.New("it has no partitions yet")
+
+// leave gives the slot in the group up, so that the others need not wait for the session timeout.
+func (w *Worker) leave(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	cl, err := kgo.NewClient(w.opts...)
+	if err != nil {
+		return fmt.Errorf("making a client: %w", err)
+	}
+	defer cl.Close()
+	left, err := kadm.NewClient(cl).LeaveGroup(ctx, kadm.LeaveGroup(w.cfg.Group).InstanceIDs(w.cfg.InstanceID).Reason("scale-in"))
+	if err == nil {
+		err = left.Error()
+	}
+	if err != nil {
+		return fmt.Errorf("leaving group %s: %w", w.cfg.Group, err)
+	}
+	return nil
+}

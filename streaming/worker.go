@@ -1,0 +1,396 @@
+package streaming
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"millrace/internal/fault"
+)
+
+// Worker runs the tasks of a topology that its consumer group gives it.
+type Worker struct {
+	cfg     Config
+	top     Topology
+	opts    []kgo.Opt
+	log     *slog.Logger
+	metrics *metrics
+
+	// Of the goroutine of Run:
+	ids       map[string]topicID
+	tasks     map[int32]*Task
+	sorted    []*Task
+	restoring map[int32]uint64 // the batch that makes each task
+	batch     uint64
+	touchedAt time.Time // first change in the open transaction
+	fencedAt  time.Time
+
+	start   func(map[int32][]inputStart) // restores tasks in the background, for the session in hand
+	results chan restored
+	wake    chan struct{}
+	ready   atomic.Pointer[error]
+	// afterEnd sees each ended transaction; its error makes the outcome unknown. Tests set it.
+	afterEnd func(committed bool) error
+}
+
+var errNotStarted = errors.New("the stream worker has not started")
+
+// NewWorker makes a worker. opts are what every client needs: seed brokers, TLS, SASL. Topics must exist (Topology.RequiredTopics).
+func NewWorker(cfg Config, top Topology, opts []kgo.Opt, reg prometheus.Registerer, log *slog.Logger) (*Worker, error) {
+	cfg = cfg.Defaults()
+	if err := errors.Join(cfg.Validate(), top.Validate()); err != nil {
+		return nil, err
+	}
+	m, err := newMetrics(reg, top)
+	if err != nil {
+		return nil, err
+	}
+	w := &Worker{
+		cfg: cfg, top: top, opts: opts, metrics: m, log: log.With("topology", top.Name, "stage", top.Stage, "instance", cfg.InstanceID),
+		tasks: map[int32]*Task{}, restoring: map[int32]uint64{}, results: make(chan restored, 16), wake: make(chan struct{}, 1),
+		afterEnd: func(bool) error { return nil },
+	}
+	w.ready.Store(&errNotStarted)
+	return w, nil
+}
+
+// Ready is nil while the worker is a member of its group and has the state of every task that is its own.
+func (w *Worker) Ready() error { return *w.ready.Load() }
+
+func (w *Worker) setReady(err error) { w.ready.Store(&err) }
+
+// Run works until ctx ends, then commits what is open and gives nil. Trouble with the broker is ridden out by new sessions; an error
+// is what another session cannot mend: this worker's place was taken, state or input do not fit, an operator failed.
+func (w *Worker) Run(ctx context.Context) error {
+	defer w.setReady(errors.New("the stream worker has stopped"))
+	wait := time.Duration(0)
+	for {
+		began := time.Now()
+		err := w.session(ctx)
+		if err == nil || ctx.Err() != nil && !isFault(err) {
+			return nil
+		}
+		w.setReady(err)
+		if fatal := w.fatalErr(err, time.Now()); fatal != nil {
+			return fatal
+		}
+		if time.Since(began) > 10*time.Second {
+			wait = 0
+		}
+		w.metrics.sessions.Inc()
+		w.log.Warn("session ended, another follows", "err", err, "wait", wait)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(wait):
+		}
+		wait = min(max(2*wait, 50*time.Millisecond), time.Second)
+	}
+}
+
+func isFault(err error) bool { _, ok := fault.IDOf(err); return ok }
+
+// session is one life of the worker between two errors. It ends with every task forgotten.
+func (w *Worker) session(ctx context.Context) (err error) {
+	if err := w.checkTopics(ctx); err != nil {
+		return err
+	}
+	s, err := w.openSession(ctx)
+	if err != nil {
+		return err
+	}
+	restores, stopRestores := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	defer func() {
+		stopRestores()
+		done := make(chan struct{})
+		go func() { wg.Wait(); close(done) }()
+		for open := true; open; {
+			select {
+			case <-w.results:
+			case <-done:
+				open = false
+			}
+		}
+		s.close()
+		for p := range w.tasks {
+			w.metrics.forget(p)
+		}
+		clear(w.tasks)
+		clear(w.restoring)
+		w.sorted, w.touchedAt = nil, time.Time{}
+		if err == nil && w.cfg.LeaveOnStop {
+			err = w.leave(context.WithoutCancel(ctx))
+		}
+	}()
+	w.start = func(parts map[int32][]inputStart) {
+		w.batch++
+		batch := w.batch
+		for p := range parts {
+			w.restoring[p] = batch
+		}
+		wg.Go(func() {
+			tasks, err := w.restore(restores, parts)
+			w.results <- restored{session: s, batch: batch, tasks: tasks, err: err}
+			s.awake()
+		})
+	}
+	for ctx.Err() == nil {
+		if err := w.handle(ctx, s); err != nil {
+			return err
+		}
+		if err := w.step(ctx, s); err != nil {
+			return err
+		}
+	}
+	w.setReady(errors.New("the stream worker is stopping"))
+	return w.commit(context.WithoutCancel(ctx), s, time.Now())
+}
+
+// handle does what the group and finished restores ask for.
+func (w *Worker) handle(ctx context.Context, s *session) error {
+	aborted := false
+	for _, e := range s.takeEvents() {
+		if e.err != nil {
+			return e.err
+		}
+		for _, p := range e.gone {
+			if w.tasks[p] != nil || w.restoring[p] != 0 {
+				w.log.Info("task given up", "partition", p, "lost", e.lost)
+			}
+			delete(w.tasks, p)
+			delete(w.restoring, p)
+			w.metrics.forget(p)
+			aborted = true
+		}
+		if e.lost {
+			return fmt.Errorf("membership of group %s lost", w.cfg.Group)
+		}
+		if len(e.assigned) > 0 {
+			for p := range e.assigned {
+				if w.tasks[p] != nil { // assigned again: what it did in the open transaction must not be part of it
+					delete(w.tasks, p)
+					aborted = true
+				}
+			}
+			w.log.Info("tasks assigned", "count", len(e.assigned))
+			w.start(e.assigned)
+		}
+		w.sort()
+	}
+	if aborted {
+		// The session will not commit what is open now that something was revoked: end it at once.
+		if err := w.abort(context.WithoutCancel(ctx), s); err != nil {
+			return err
+		}
+	}
+	for {
+		select {
+		case r := <-w.results:
+			if r.session != s {
+				continue // of a session that has ended
+			}
+			if r.err != nil {
+				return fmt.Errorf("restoring tasks: %w", r.err)
+			}
+			w.adopt(s, r)
+			continue
+		default:
+		}
+		break
+	}
+	switch _, gen := s.txn.Client().GroupMetadata(); {
+	case gen < 0:
+		w.setReady(errors.New("the stream worker has not joined its group"))
+	case len(w.restoring) > 0:
+		w.setReady(fmt.Errorf("%d tasks are being restored", len(w.restoring)))
+	default:
+		w.setReady(nil)
+	}
+	return nil
+}
+
+func (w *Worker) adopt(s *session, r restored) {
+	resume := map[string][]int32{}
+	for _, t := range r.tasks {
+		if w.restoring[t.part] != r.batch {
+			continue // given up meanwhile, or assigned again
+		}
+		delete(w.restoring, t.part)
+		w.tasks[t.part] = t
+		for _, in := range w.top.Inputs {
+			resume[in] = append(resume[in], t.part)
+		}
+	}
+	w.sort()
+	s.txn.Client().ResumeFetchPartitions(resume)
+}
+
+func (w *Worker) sort() {
+	w.sorted = w.sorted[:0]
+	for _, t := range w.tasks {
+		w.sorted = append(w.sorted, t)
+	}
+	slices.SortFunc(w.sorted, func(a, b *Task) int { return int(a.part - b.part) })
+}
+
+// step polls once, runs the tasks, and commits when it is time.
+func (w *Worker) step(ctx context.Context, s *session) error {
+	f := w.poll(ctx, s)
+	now := time.Now()
+	if err := w.distribute(s, f, now); err != nil {
+		return err
+	}
+	busy := w.sorted[:0:0]
+	for _, t := range w.sorted {
+		if t.merge.buffered > 0 || now.Sub(t.lastTick) >= tickEvery {
+			busy = append(busy, t)
+		}
+	}
+	err := w.each(busy, func(t *Task) error {
+		if err := t.run(now); err != nil {
+			return err
+		}
+		if err := t.tick(now); err != nil {
+			return err
+		}
+		w.send(ctx, s, t)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	w.flow(s)
+	records, bytes, touched := 0, 0, false
+	for _, t := range w.sorted {
+		records, bytes, touched = records+t.inTxn, bytes+t.outBytes, touched || t.touched
+	}
+	if !touched {
+		return nil
+	}
+	if w.touchedAt.IsZero() {
+		w.touchedAt = now
+	}
+	if now.Sub(w.touchedAt) < w.cfg.CommitInterval && records < w.cfg.CommitRecords && bytes < w.cfg.CommitBytes {
+		return nil
+	}
+	return w.commit(context.WithoutCancel(ctx), s, time.Now())
+}
+
+// poll waits for records until something else is due.
+func (w *Worker) poll(ctx context.Context, s *session) kgo.Fetches {
+	until := time.Now().Add(tickEvery)
+	if !w.touchedAt.IsZero() {
+		if due := w.touchedAt.Add(w.cfg.CommitInterval); due.Before(until) {
+			until = due
+		}
+	}
+	for _, t := range w.sorted {
+		if t.merge.buffered > 0 {
+			if at, ok := t.merge.wake(); ok && at.Before(until) {
+				until = at
+			}
+		}
+	}
+	ctx, cancel := context.WithDeadline(ctx, until)
+	defer cancel()
+	stop := make(chan struct{})
+	defer close(stop)
+	if len(w.restoring) > 0 || len(w.sorted) == 0 {
+		go func() { // only while tasks come: in steady work a wake-up may wait for the next record or tick
+			select {
+			case <-w.wake:
+				cancel()
+			case <-stop:
+			}
+		}()
+	}
+	return s.txn.PollRecords(ctx, w.cfg.PollRecords)
+}
+
+// distribute gives what was polled to the tasks.
+func (w *Worker) distribute(s *session, f kgo.Fetches, now time.Time) error {
+	var errs []error
+	f.EachError(func(topic string, p int32, err error) {
+		switch {
+		case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		default:
+			errs = append(errs, fmt.Errorf("reading %s/%d: %w", topic, p, err))
+		}
+	})
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	f.EachPartition(func(p kgo.FetchTopicPartition) {
+		if t := w.tasks[p.Partition]; t != nil {
+			t.merge.offer(slices.Index(w.top.Inputs, p.Topic), p.Records, max(p.LastStableOffset, 0), now)
+		}
+	})
+	return nil
+}
+
+// flow pauses inputs of which a task holds too much, because the merge waits for another one, and resumes them.
+func (w *Worker) flow(s *session) {
+	var pause, resume map[string][]int32
+	add := func(m *map[string][]int32, topic string, p int32) {
+		if *m == nil {
+			*m = map[string][]int32{}
+		}
+		(*m)[topic] = append((*m)[topic], p)
+	}
+	for _, t := range w.sorted {
+		for i := range t.in {
+			switch held := t.merge.held(i); {
+			case !t.in[i].paused && held > w.cfg.BufferRecords:
+				t.in[i].paused = true
+				add(&pause, t.in[i].topic, t.part)
+			case t.in[i].paused && held <= w.cfg.BufferRecords/2:
+				t.in[i].paused = false
+				add(&resume, t.in[i].topic, t.part)
+			}
+		}
+	}
+	if pause != nil {
+		s.txn.Client().PauseFetchPartitions(pause)
+	}
+	if resume != nil {
+		s.txn.Client().ResumeFetchPartitions(resume)
+	}
+}
+
+// each runs f for every task, on as many goroutines as may run.
+func (w *Worker) each(tasks []*Task, f func(*Task) error) error {
+	if len(tasks) == 0 {
+		return nil
+	}
+	n := min(w.cfg.Parallel, len(tasks))
+	errs := make([]error, n)
+	var next atomic.Int64
+	work := func(i int) {
+		for {
+			k := int(next.Add(1)) - 1
+			if k >= len(tasks) || errs[i] != nil {
+				return
+			}
+			errs[i] = f(tasks[k])
+		}
+	}
+	var wg sync.WaitGroup
+	for i := 1; i < n; i++ {
+		wg.Go(func() { work(i) })
+	}
+	work(0)
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+func (w *Worker) admin(s *session) *kadm.Client { return kadm.NewClient(s.txn.Client()) }
