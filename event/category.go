@@ -40,8 +40,28 @@ func ParseCategory(s string) (Category, bool) {
 	return 0, false
 }
 
+// Names made of a category's, made once: hot code asks for them for every event.
+var (
+	tableNames  = prefixed("events_")
+	rawTopics   = prefixed("raw.")
+	eventTopics = prefixed("events.")
+)
+
+func prefixed(prefix string) (out [numCategories]string) {
+	for i, n := range categoryNames {
+		out[i] = prefix + n
+	}
+	return out
+}
+
 // Table is the category's table in every store: events_page, …
-func (c Category) Table() string { return "events_" + c.String() }
+func (c Category) Table() string { return tableNames[c] }
+
+// RawTopic is where the gateway writes the category's events.
+func (c Category) RawTopic() string { return rawTopics[c] }
+
+// EventsTopic is where the hot topology writes the category's cleaned events.
+func (c Category) EventsTopic() string { return eventTopics[c] }
 
 // The typed names: GA4's e-commerce events and our own.
 const (

@@ -97,7 +97,7 @@ type Enriched struct {
 	RawPartition int32  `avro:"raw_partition"`
 	RawOffset    int64  `avro:"raw_offset"`
 	RowHash      int64  `avro:"row_hash"`
-	OrderRank    int32  `avro:"order_rank"` // purchase only: 1 for the first event of an order, 2, 3, … for copies
+	OrderRank    int32  `avro:"order_rank"` // name purchase only: 1 for the first event of an order and for a purchase without order id, 2, 3, … for copies
 }
 
 // Item is one line of a cart, an order or a list.

@@ -14,12 +14,6 @@ const (
 	TopicErasures     = "erasures"
 )
 
-// RawTopic is where the gateway writes the category's events.
-func (c Category) RawTopic() string { return "raw." + c.String() }
-
-// EventsTopic is where the hot topology writes the category's cleaned events.
-func (c Category) EventsTopic() string { return "events." + c.String() }
-
 // Codec is a producer's compression.
 type Codec string
 

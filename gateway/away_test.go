@@ -270,7 +270,9 @@ func TestAFullSpoolRefusesPagesFirstAndLosesNothingItTook(t *testing.T) {
 
 func TestPagesAreShedToTheSpoolWhenMemoryIsShort(t *testing.T) {
 	c := broker(t, 3)
-	g := start(t, testConfig(t), c.ListenAddrs())
+	cfg := testConfig(t)
+	cfg.AckTimeout = 20 * time.Second // a slow machine is no reason for the spool
+	g := start(t, cfg, c.ListenAddrs())
 	var spent int64
 	g.budget.force(g.cfg.MaxInFlightBytes*6/10, &spent)
 	body := `[{"name":"page_view","event_id":"p","visitor_id":"1"},{"name":"add_to_cart","event_id":"c","visitor_id":"1"},{"name":"purchase","event_id":"o","visitor_id":"1"}]`
@@ -319,9 +321,9 @@ func TestAGatewayThatIsKilledLosesNothingItAcknowledged(t *testing.T) {
 	}
 	port, dir := ports(t), t.TempDir()
 	c := broker(t, 3, kfake.Ports(port), kfake.DataDir(dir))
-	cfg := testConfig(t)
+	cfg, seeds := testConfig(t), c.ListenAddrs()
 	run := func(failpoints string) (kill func(), ended chan error) {
-		text, err := json.Marshal(map[string]any{"Config": cfg, "Seeds": c.ListenAddrs()})
+		text, err := json.Marshal(map[string]any{"Config": cfg, "Seeds": seeds})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -399,8 +401,8 @@ func TestAGatewayThatIsKilledLosesNothingItAcknowledged(t *testing.T) {
 func TestShutdownDrainsWhatItCanAndLeavesTheRestToTheNext(t *testing.T) {
 	port, dir := ports(t), t.TempDir()
 	c := broker(t, 3, kfake.Ports(port), kfake.DataDir(dir))
-	cfg := testConfig(t)
-	g := start(t, cfg, c.ListenAddrs())
+	cfg, seeds := testConfig(t), c.ListenAddrs()
+	g := start(t, cfg, seeds)
 	l := startLoad(t, g.client, g.url, 3)
 	from := l.sent.Load()
 	eventually(t, "requests", func() bool { return l.sent.Load() > from+20 })
@@ -416,7 +418,7 @@ func TestShutdownDrainsWhatItCanAndLeavesTheRestToTheNext(t *testing.T) {
 	l.arrived(t, consume(t, c.ListenAddrs()))
 
 	c.Close()
-	g = start(t, cfg, c.ListenAddrs())
+	g = start(t, cfg, seeds)
 	if code, answer := g.post(`{"name":"x","event_id":"left"}`); code != 200 {
 		t.Fatalf("%d %s", code, answer)
 	}

@@ -30,9 +30,15 @@ var errBusy = errors.New("too many requests in flight")
 // discardBytes is how much of a body that is too large is read and thrown away, so that its client gets to see the answer.
 const discardBytes = 128 << 20
 
+// requestBytes is what any request takes of the budget, whatever it holds.
+const requestBytes = 4 << 10
+
 // readBody reads and decompresses a request's body. The compression is told by the first bytes, because headers lie (proxies decompress, SDKs forget). Memory
 // is taken from the budget as the text grows. An error means that the client went away or was too slow.
 func (w *worker) readBody(r *http.Request, b *budget, spent *int64) (body, error) {
+	if !b.take(requestBytes, spent) {
+		return body{}, errBusy
+	}
 	sum := xxh3.New()
 	sent := &counted{r: r.Body}
 	w.in.Reset(sent)

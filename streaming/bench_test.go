@@ -32,7 +32,7 @@ func benchRecords(n int) []*kgo.Record {
 type benchOp struct {
 	t       *Task
 	visits  *Store[int64]
-	windows *Windows[string, sum]
+	windows *Windows[string, *sum]
 	dims    [benchDims]string
 }
 
@@ -44,10 +44,10 @@ func benchTopology(in string, parts int32) Topology {
 			for i := range o.dims {
 				o.dims[i] = fmt.Sprintf("shop-eu/EUR/c%d/mobile", i)
 			}
-			o.windows = OpenWindows(t, WindowsSpec[string, sum]{
+			o.windows = OpenWindows(t, WindowsSpec[string, *sum]{
 				Store: 17, Lateness: time.Minute, Keys: strs{}, Values: sums{},
 				Grains: []Grain[string]{Fixed[string]("1s", 0, time.Second), Fixed[string]("1m", 0, time.Minute), Fixed[string]("1h", 1, time.Hour), Fixed[string]("1d", 2, 24*time.Hour)},
-				Emit: func(w Window[string], a sum) error {
+				Emit: func(w Window[string], a *sum) error {
 					r := t.Record()
 					r.Topic = "bench.rows"
 					r.Value = t.Keep(sums{}.Append(append(appendTime(t.Buf(64), w.Start), w.Key...), a))
@@ -66,8 +66,8 @@ func (o *benchOp) Process(in int, r *kgo.Record) error {
 	n, _ := o.visits.GetBytes(r.Key)
 	o.visits.PutBytes(r.Key, n+1)
 	if d, _ := o.windows.At(o.dims[r.Value[8]], at); d != nil {
-		d.n++
-		d.total += 7
+		(*d).n++
+		(*d).total += 7
 	}
 	out := o.t.Record()
 	out.Topic, out.Key, out.Value = "bench.out", r.Key, o.t.Copy(r.Value)

@@ -22,9 +22,11 @@ func drawScript(rt *rapid.T) script {
 	var s script
 	n := rapid.IntRange(1, 150).Draw(rt, "records")
 	arrival := testEpoch
+	gap := rapid.SampledFrom([]int{20, 100, 400}).Draw(rt, "most") // several transactions in a window, or several windows in one
+	keys := rapid.IntRange(0, 3).Draw(rt, "keys")
 	ids := 0
 	for range n {
-		arrival = arrival.Add(time.Duration(rapid.IntRange(0, 400).Draw(rt, "gap")) * time.Millisecond)
+		arrival = arrival.Add(time.Duration(rapid.IntRange(0, gap).Draw(rt, "gap")) * time.Millisecond)
 		behind := rapid.SampledFrom([]int{0, 0, 0, 100, 900, 1500, 5000, 19000, 23000, 60000}).Draw(rt, "behind")
 		at := arrival.Add(-time.Duration(behind) * time.Millisecond).UnixMicro()
 		id := strconv.Itoa(ids)
@@ -33,7 +35,7 @@ func drawScript(rt *rapid.T) script {
 		} else {
 			ids++
 		}
-		r := record("k"+strconv.Itoa(rapid.IntRange(0, 3).Draw(rt, "key")), at, id)
+		r := record("k"+strconv.Itoa(rapid.IntRange(0, keys).Draw(rt, "key")), at, id)
 		r.Timestamp = arrival
 		in := rapid.IntRange(0, 1).Draw(rt, "in")
 		s.in[in] = append(s.in[in], r)
@@ -117,7 +119,7 @@ func TestAnyBatchingCrashOrAbortGivesTheSameResult(t *testing.T) {
 
 		h := newScripted(t, s)
 		for range rapid.IntRange(0, 60).Draw(rt, "steps") {
-			switch rapid.SampledFrom([]string{"poll", "poll", "poll", "run", "run", "commit", "commit", "abort", "crash", "unknown", "advance"}).Draw(rt, "step") {
+			switch rapid.SampledFrom([]string{"poll", "poll", "poll", "run", "run", "run", "commit", "commit", "abort", "crash", "unknown", "advance"}).Draw(rt, "step") {
 			case "poll":
 				h.Poll(rapid.IntRange(0, 1).Draw(rt, "input"), rapid.IntRange(1, 40).Draw(rt, "n"))
 			case "run":

@@ -24,25 +24,26 @@ const (
 
 type sum struct{ n, total int64 }
 
+// sums are accumulators behind pointers, so that a value changed in place shows.
 type sums struct{}
 
-func (sums) New() sum               { return sum{} }
-func (sums) Clone(a sum) sum        { return a }
-func (sums) Merge(into *sum, d sum) { into.n += d.n; into.total += d.total }
-func (sums) Append(b []byte, v sum) []byte {
+func (sums) New() *sum                { return &sum{} }
+func (sums) Clone(a *sum) *sum        { c := *a; return &c }
+func (sums) Merge(into **sum, d *sum) { (*into).n += d.n; (*into).total += d.total }
+func (sums) Append(b []byte, v *sum) []byte {
 	return binary.AppendVarint(binary.AppendVarint(b, v.n), v.total)
 }
 
-func (sums) Decode(b []byte) (sum, error) {
+func (sums) Decode(b []byte) (*sum, error) {
 	n, k := binary.Varint(b)
 	if k <= 0 {
-		return sum{}, errors.New("cut off")
+		return nil, errors.New("cut off")
 	}
 	total, m := binary.Varint(b[k:])
 	if m <= 0 {
-		return sum{}, errors.New("cut off")
+		return nil, errors.New("cut off")
 	}
-	return sum{n, total}, nil
+	return &sum{n, total}, nil
 }
 
 type strs struct{}
@@ -53,7 +54,7 @@ func (strs) Decode(b []byte) (string, error)  { return string(b), nil }
 type testOp struct {
 	t       *Task
 	counts  *Store[int64]
-	windows *Windows[string, sum]
+	windows *Windows[string, *sum]
 	seen    map[string]bool
 	fresh   []string // of seen, not yet committed
 	fail    func(r *kgo.Record) error
@@ -74,10 +75,10 @@ func testTopology(parts int32, inputs ...string) Topology {
 
 func newTestOp(t *Task, prefix string) *testOp {
 	o := &testOp{t: t, prefix: prefix, counts: OpenStore(t, storeCounts, Codec[int64](Int64{})), seen: map[string]bool{}}
-	o.windows = OpenWindows(t, WindowsSpec[string, sum]{
+	o.windows = OpenWindows(t, WindowsSpec[string, *sum]{
 		Store: storeWindows, Lateness: 20 * time.Second, Keys: strs{}, Values: sums{},
 		Grains: []Grain[string]{Fixed[string]("1s", 0, time.Second), Fixed[string]("10s", 0, 10*time.Second)},
-		Emit: func(w Window[string], a sum) error {
+		Emit: func(w Window[string], a *sum) error {
 			r := t.Record()
 			r.Topic, r.Key = o.prefix+rowTopic, t.Copy([]byte(fmt.Sprintf("%d/%d/%s", w.Grain, w.Start, w.Key)))
 			r.Value = t.Copy([]byte(fmt.Sprintf("%d %d", a.n, a.total)))
@@ -113,8 +114,8 @@ func (o *testOp) Process(in int, r *kgo.Record) error {
 	out.Value = o.t.Keep(b)
 	o.t.Emit(out)
 	if d, _ := o.windows.At(string(r.Key), at); d != nil {
-		d.n++
-		d.total += at % 1000
+		(*d).n++
+		(*d).total += at % 1000
 	} else {
 		l := o.t.Record()
 		l.Topic, l.Value = o.prefix+lateTopic, o.t.Copy([]byte(id))

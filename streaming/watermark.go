@@ -196,6 +196,7 @@ func (w *watermarks) commit() { w.dirty = false }
 func (w *watermarks) abort() {
 	if w.dirty {
 		w.now, w.dirty = w.savedNow, false
+		copy(w.in, w.saved)
 	}
 	w.stale = true
 }

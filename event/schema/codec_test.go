@@ -123,7 +123,7 @@ func FuzzEventDecoder(f *testing.F) {
 	d := c.NewEventDecoder()
 	f.Fuzz(func(t *testing.T, cat uint8, body []byte) {
 		k := event.Category(cat % 7)
-		value := append(c.header(nil, k.RawTopic()), body...)
+		value := append(c.raw[k].header(nil), body...)
 		var e event.Event
 		got, err := d.DecodeRaw(context.Background(), k, value, &e)
 		if err != nil {

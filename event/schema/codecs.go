@@ -9,6 +9,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"unsafe"
 
 	"github.com/twmb/avro"
 	"github.com/twmb/franz-go/pkg/sr"
@@ -24,6 +25,8 @@ const headerBytes = 5
 // safe for concurrent use.
 type Codecs struct {
 	subjects map[string]*subject // by topic
+	raw      [7]*subject         // by category
+	enriched [7]*subject
 	client   *sr.Client
 
 	mu      sync.RWMutex
@@ -62,6 +65,9 @@ func NewCodecs() (*Codecs, error) {
 		}
 		sub.parsed = sub.olds[len(sub.olds)-1]
 		c.subjects[s.Topic] = sub
+	}
+	for _, cat := range event.Categories() {
+		c.raw[cat], c.enriched[cat] = c.subjects[cat.RawTopic()], c.subjects[cat.EventsTopic()]
 	}
 	return c, nil
 }
@@ -103,13 +109,13 @@ func (c *Codecs) AssignLocal() *Codecs {
 
 // AppendRaw encodes e as a value of its category's raw topic.
 func (c *Codecs) AppendRaw(dst []byte, cat event.Category, e *event.Event) []byte {
-	return appendBody(c.header(dst, cat.RawTopic()), cat, e)
+	return appendBody(c.raw[cat].header(dst), cat, e)
 }
 
 // AppendEnriched encodes a value of the category's events topic: the enriched prefix of e, then body, which are the bytes of the raw value that DecodeRaw
 // gave back. A nil body is encoded from e.
 func (c *Codecs) AppendEnriched(dst []byte, cat event.Category, e *event.Event, body []byte) []byte {
-	dst = appendPrefix(c.header(dst, cat.EventsTopic()), cat, e)
+	dst = appendPrefix(c.enriched[cat].header(dst), cat, e)
 	if body == nil {
 		return appendBody(dst, cat, e)
 	}
@@ -122,31 +128,36 @@ func (c *Codecs) Append(dst []byte, topic string, v any) ([]byte, error) {
 	if sub == nil {
 		return nil, fmt.Errorf("no schema for topic %s", topic)
 	}
-	out, err := sub.parsed.AppendEncode(c.header(dst, topic), v)
+	out, err := sub.parsed.AppendEncode(sub.header(dst), v)
 	if err != nil {
 		return nil, fmt.Errorf("encoding a value of %s: %w", topic, err)
 	}
 	return out, nil
 }
 
-func (c *Codecs) header(dst []byte, topic string) []byte {
-	return binary.BigEndian.AppendUint32(append(dst, 0), c.subjects[topic].id)
+func (s *subject) header(dst []byte) []byte {
+	return binary.BigEndian.AppendUint32(append(dst, 0), s.id)
 }
 
 // EventDecoder decodes values of raw.* and events.* topics. It belongs to one goroutine.
 type EventDecoder struct {
-	c *Codecs
-	r reader
+	c     *Codecs
+	r     reader
+	alias bool
 }
 
-// NewEventDecoder makes a decoder.
+// NewEventDecoder makes a decoder whose events share one copy of the value.
 func (c *Codecs) NewEventDecoder() *EventDecoder { return &EventDecoder{c: c} }
+
+// NewAliasingDecoder makes a decoder whose events' strings are the value's own bytes: they are valid only as long as the value is not changed, and keep
+// all of it alive. It saves the copy where an event is done with before its record is.
+func (c *Codecs) NewAliasingDecoder() *EventDecoder { return &EventDecoder{c: c, alias: true} }
 
 // DecodeRaw decodes a value of cat's raw topic into e, all of whose fields are overwritten; e.Items is reused. It gives back the encoded body for
 // AppendEnriched, nil if the value was written with another schema than ours, when unknown fields have gone to e.Properties. The strings of e share one
 // copy of value; value may be reused after the call.
 func (d *EventDecoder) DecodeRaw(ctx context.Context, cat event.Category, value []byte, e *event.Event) (body []byte, err error) {
-	current, err := d.begin(ctx, cat.RawTopic(), value, e)
+	current, err := d.begin(ctx, d.c.raw[cat], value, e)
 	if err != nil || !current {
 		return nil, err
 	}
@@ -159,7 +170,7 @@ func (d *EventDecoder) DecodeRaw(ctx context.Context, cat event.Category, value 
 
 // DecodeEnriched decodes a value of cat's events topic into e as DecodeRaw does.
 func (d *EventDecoder) DecodeEnriched(ctx context.Context, cat event.Category, value []byte, e *event.Event) error {
-	current, err := d.begin(ctx, cat.EventsTopic(), value, e)
+	current, err := d.begin(ctx, d.c.enriched[cat], value, e)
 	if err != nil || !current {
 		return err
 	}
@@ -172,21 +183,26 @@ func (d *EventDecoder) DecodeEnriched(ctx context.Context, cat event.Category, v
 }
 
 // begin reads the header. A value of the current schema is left to the generated reader; any other is decoded here.
-func (d *EventDecoder) begin(ctx context.Context, topic string, value []byte, e *event.Event) (current bool, err error) {
+func (d *EventDecoder) begin(ctx context.Context, sub *subject, value []byte, e *event.Event) (current bool, err error) {
 	*e = event.Event{Items: e.Items[:0]}
-	id, err := SchemaID(value)
+	id, err := IDOf(value)
 	if err != nil {
 		return false, err
 	}
-	if id == d.c.subjects[topic].id {
-		d.r.src, d.r.err = string(value[headerBytes:]), nil
+	if id == sub.id {
+		d.r.err = nil
+		if body := value[headerBytes:]; d.alias && len(body) > 0 {
+			d.r.src = unsafe.String(&body[0], len(body))
+		} else {
+			d.r.src = string(body)
+		}
 		return true, nil
 	}
-	return false, d.c.decodeForeign(ctx, topic, id, value[headerBytes:], e)
+	return false, d.c.decodeForeign(ctx, sub.Topic, id, value[headerBytes:], e)
 }
 
-// SchemaID reads the schema id of a value.
-func SchemaID(value []byte) (uint32, error) {
+// IDOf reads the schema id of a value.
+func IDOf(value []byte) (uint32, error) {
 	if len(value) < headerBytes || value[0] != 0 {
 		return 0, fault.Newf("MR-EVT-002", "value of %d bytes has no schema id", len(value))
 	}
@@ -195,7 +211,7 @@ func SchemaID(value []byte) (uint32, error) {
 
 // Decode decodes a value of a topic other than raw.* and events.* into v, a pointer to the topic's struct in package event.
 func (c *Codecs) Decode(ctx context.Context, topic string, value []byte, v any) error {
-	id, err := SchemaID(value)
+	id, err := IDOf(value)
 	if err != nil {
 		return err
 	}

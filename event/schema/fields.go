@@ -72,7 +72,7 @@ var eventFields = []Field{
 	{Name: "raw_partition", Type: Int, Layer: FromHot, Doc: "provenance: its partition"},
 	{Name: "raw_offset", Type: Long, Layer: FromHot, Doc: "provenance: its offset"},
 	{Name: "row_hash", Type: Long, Layer: FromHot, Doc: "bits of XXH64 over tenant, event_id, name, occurred_at, value, currency, order_id"},
-	{Name: "order_rank", Type: Int, Layer: FromHot, Cats: purchases, Doc: "1 for the first event of an order, 2, 3, ... for copies; 0 without an order id"},
+	{Name: "order_rank", Type: Int, Layer: FromHot, Cats: purchases, Doc: "1 for the first event of an order and for a purchase without order id, 2, 3, ... for copies; 0 for a refund"},
 
 	{Name: "event_id", Type: String, Doc: "the producer's id as sent; unique with tenant and source within the dedup window"},
 	{Name: "tenant", Type: String, Doc: "tenant of the write key"},

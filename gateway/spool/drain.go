@@ -102,7 +102,7 @@ func (s *Spool) step(ctx context.Context, f *folder, deliver Deliver) (moved boo
 	}
 	s.report(f, d)
 	if len(recs) > 0 {
-		if err := s.hand(ctx, f, recs, last && end, deliver); err != nil {
+		if err := s.hand(ctx, f, recs, last && s.atEnd(), deliver); err != nil {
 			f.cur.rewind(from)
 			if own {
 				s.calm = false
@@ -117,7 +117,7 @@ func (s *Spool) step(ctx context.Context, f *folder, deliver Deliver) (moved boo
 	s.mu.Lock()
 	s.bytes -= f.cur.offset() - from
 	f.at.Offset = f.cur.offset()
-	if own && end && f.at.Segment == s.seg.n && f.at.Offset == s.ends[s.seg.n] && s.reserved == 0 { // damaged frames were not among recs
+	if own && s.endIs(f.at) && s.reserved == 0 { // damaged frames were not among recs
 		clear(s.backlog)
 		s.records = 0
 	}
@@ -130,6 +130,16 @@ func (s *Spool) step(ctx context.Context, f *folder, deliver Deliver) (moved boo
 		return true, f.save(f.at)
 	}
 	return false, nil
+}
+
+// endIs says whether nothing is behind a position of our own folder. The lock is held.
+func (s *Spool) endIs(p position) bool { return p.Segment == s.seg.n && p.Offset == s.ends[s.seg.n] }
+
+// atEnd says whether the cursor has read all there is.
+func (s *Spool) atEnd() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.reserved == 0 && s.endIs(position{s.own.at.Segment, s.own.cur.offset()})
 }
 
 // report tells of what was broken in a segment.

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/url"
@@ -42,7 +43,7 @@ func startPlatform(ctx context.Context, cfg workers.Config, broker string, log *
 		return nil, err
 	}
 	if err := p.addRoles(ctx); err != nil {
-		return nil, fmt.Errorf("%w (stopping: %v)", err, p.Stop())
+		return nil, errors.Join(err, p.Stop())
 	}
 	return p, nil
 }

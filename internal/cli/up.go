@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"crypto/rand"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -260,7 +261,7 @@ func (a *app) upDetached(ctx context.Context, _ func(string) bool) error {
 		select {
 		case <-ctx.Done():
 			_ = cmd.Process.Signal(syscall.SIGTERM) // interrupted: nothing is left running
-			<-ended
+			_ = <-ended                             // how it ended does not matter any more
 			return ctx.Err()
 		case err := <-ended:
 			text, _ := os.ReadFile(said.Name()) // shown if it can be
@@ -312,5 +313,5 @@ func newWriteKey() (string, error) {
 	if _, err := rand.Read(b); err != nil {
 		return "", fmt.Errorf("choosing a write key: %w", err)
 	}
-	return "wk_" + strconv.FormatUint(uint64(time.Now().Unix()), 36) + fmt.Sprintf("%x", b), nil
+	return "wk_" + strconv.FormatUint(uint64(time.Now().Unix()), 36) + hex.EncodeToString(b), nil
 }

@@ -77,7 +77,7 @@ type source struct {
 }
 
 func newOperator(t *streaming.Task, cfg Config, codecs *schema.Codecs, defs kpi.Definitions, stats *taskMetrics) *operator {
-	o := &operator{t: t, codecs: codecs, dec: codecs.NewEventDecoder(), dedup: newDedup(cfg.Dir, cfg.DedupWindow), stats: stats}
+	o := &operator{t: t, codecs: codecs, dec: codecs.NewAliasingDecoder(), dedup: newDedup(cfg.Dir, cfg.DedupWindow), stats: stats}
 	for _, c := range event.Categories() {
 		o.in = append(o.in, source{raw: c.RawTopic(), out: c.EventsTopic(), cat: c})
 	}

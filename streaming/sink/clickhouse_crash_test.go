@@ -95,8 +95,8 @@ func TestClickHouseKilledAtAnyPointNothingIsLostOrTwice(t *testing.T) {
 	cfg := fastClickHouse()
 	cfg.FlushRows = 100
 	for _, at := range []string{
-		"sink.clickhouse.intent=kill@1", "sink.clickhouse.intent=kill@3", "sink.clickhouse.insert=kill@2", "sink.clickhouse.insert=kill@5", "sink.clickhouse.inserted=kill@1",
-		"sink.clickhouse.inserted=kill@4", "sink.clickhouse.committed=kill@2", "sink.clickhouse.sent=kill@3",
+		"sink.clickhouse.intent=kill@2", "sink.clickhouse.insert=kill@2", "sink.clickhouse.sent=kill@3", "sink.clickhouse.inserted=kill@1", "sink.clickhouse.inserted=kill@4",
+		"sink.clickhouse.committed=kill@2",
 	} {
 		for p := range int32(clickhouseTestPartitions) {
 			b.send(event.Page, p, 220)
@@ -123,6 +123,9 @@ func TestClickHouseServerKilledDuringInsertsNothingIsLostOrTwice(t *testing.T) {
 	b := newClickhouseBenchAt(t, embeddedtest.Kfake(t), own.Endpoints().ClickHouse, embeddedtest.Name("millrace_test"))
 	s := b.start(fastClickHouse())
 	for range 3 {
+		if err := own.WaitHealthy(t.Context(), embedded.ClickHouseChild); err != nil {
+			t.Fatal(err)
+		}
 		for p := range int32(clickhouseTestPartitions) {
 			b.send(event.Page, p, 2000)
 			b.send(event.Cart, p, 2000)

@@ -78,7 +78,7 @@ func (b *clickhouseBench) noteIntent(topic string, partition int32, lo, hi int64
 	}
 }
 
-// stop ends a sink and takes it out of the group, so that the test may set the group's offsets.
+// retire ends a sink and takes it out of the group, so that the test may set the group's offsets.
 func (b *clickhouseBench) retire(r *runningClickhouse) {
 	b.t.Helper()
 	b.finish(r)

@@ -142,7 +142,7 @@ func (b *clickhouseBench) finish(r *runningClickhouse) {
 	}
 }
 
-// page is the i-th event of a topic.
+// clickhouseEvent is the i-th event of a category.
 func clickhouseEvent(cat event.Category, i int64) *event.Event {
 	v := i * 10_000
 	names := map[event.Category]string{
@@ -400,7 +400,7 @@ func TestClickHouseEveryColumnHoldsItsField(t *testing.T) {
 	b.finish(s)
 }
 
-// clickhouseExpected gives a row's values as SQL literals, by a way of its own: JSON of the struct's avro names.
+// clickhouseExpected gives a purchase's values as SQL literals, written by hand and not by way of the column table.
 func clickhouseExpected(e *event.Event, partition int32, offset int64) map[string]string {
 	str := func(s string) string {
 		var b strings.Builder

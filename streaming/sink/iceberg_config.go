@@ -17,8 +17,9 @@ type IcebergConfig struct {
 	CommitTimeout  time.Duration `koanf:"commit_timeout" desc:"limit of one attempt to commit"`
 	CheckInterval  time.Duration `koanf:"check_interval" desc:"how often the head of a table without new rows is looked at, to follow a rollback"`
 	RetryMax       time.Duration `koanf:"retry_max" desc:"longest pause between attempts while the catalog or the warehouse is away"`
+	ExpireEvery    int           `koanf:"expire_every" desc:"commits of a table between two expiries of its snapshots"`
 	KeepSnapshots  int           `koanf:"keep_snapshots" desc:"snapshots of a table that are kept however old they are"`
-	KeepAge        time.Duration `koanf:"keep_age" desc:"age below which snapshots are kept however many they are; older ones are expired after each hundred commits, unless a branch or tag names them"`
+	KeepAge        time.Duration `koanf:"keep_age" desc:"age below which snapshots are kept however many they are; older ones are expired unless a branch or tag names them"`
 }
 
 // DefaultIcebergConfig has values for one machine and for a cluster alike. Metadata grows by 0.7 KB a snapshot and is written anew by every commit: at an hour
@@ -27,7 +28,7 @@ func DefaultIcebergConfig() IcebergConfig {
 	return IcebergConfig{
 		Group: "millrace.sink.iceberg", InstanceID: "iceberg-0", SessionTimeout: 10 * time.Second,
 		CommitInterval: 10 * time.Second, CommitBytes: 128 << 20, MaxBuffered: 256 << 20, CommitTimeout: 15 * time.Second,
-		CheckInterval: 30 * time.Second, RetryMax: 5 * time.Second, KeepSnapshots: 100, KeepAge: time.Hour,
+		CheckInterval: 30 * time.Second, RetryMax: 5 * time.Second, ExpireEvery: 100, KeepSnapshots: 100, KeepAge: time.Hour,
 	}
 }
 
@@ -48,6 +49,7 @@ func (c IcebergConfig) Validate() error {
 	bad(c.CommitTimeout < time.Second || c.CommitTimeout > 30*time.Second, "commit_timeout: %s is not between 1s and 30s, well below the group's rebalance timeout", c.CommitTimeout)
 	bad(c.CheckInterval <= 0, "check_interval: %s is not above 0s", c.CheckInterval)
 	bad(c.RetryMax < icebergRetryMin, "retry_max: %s is below %s", c.RetryMax, icebergRetryMin)
+	bad(c.ExpireEvery < 1, "expire_every: %d is below 1", c.ExpireEvery)
 	bad(c.KeepSnapshots < 1, "keep_snapshots: %d is below 1", c.KeepSnapshots)
 	bad(c.KeepAge < 0, "keep_age: %s is below 0s", c.KeepAge)
 	return errors.Join(errs...)
@@ -55,7 +57,6 @@ func (c IcebergConfig) Validate() error {
 
 const (
 	icebergRetryMin   = 100 * time.Millisecond
-	icebergExpiryStep = 100 // snapshots beyond those kept at which expiry is tried
 	icebergPollMax    = 250 * time.Millisecond
 	icebergPollRows   = 5000
 	icebergFetchBytes = 8 << 20

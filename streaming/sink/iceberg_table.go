@@ -253,10 +253,10 @@ func (t *icebergTable) commitOffsets(ctx context.Context, offsets map[int32]kgo.
 	})
 }
 
-// expireSnapshots keeps the metadata small: commits write all of it. A failure is counted and tried again after the next hundred commits.
+// expireSnapshots keeps the metadata small: commits write all of it. A failure is counted and tried again after as many commits.
 func (t *icebergTable) expireSnapshots(ctx context.Context, head lakehouse.Head) {
 	if t.expire == 0 {
-		t.expire = t.s.cfg.KeepSnapshots + icebergExpiryStep
+		t.expire = t.s.cfg.KeepSnapshots + t.s.cfg.ExpireEvery
 	}
 	if head.Snapshots < t.expire {
 		return
@@ -267,7 +267,7 @@ func (t *icebergTable) expireSnapshots(ctx context.Context, head lakehouse.Head)
 		t.s.log.WarnContext(ctx, "iceberg sink: snapshots could not be expired", "table", t.name, "error", err)
 	}
 	t.s.m.expired.WithLabelValues(t.name).Add(float64(n))
-	t.expire = head.Snapshots - n + icebergExpiryStep
+	t.expire = head.Snapshots - n + t.s.cfg.ExpireEvery
 }
 
 // check looks whether the head of a table without new rows is still where it was left.

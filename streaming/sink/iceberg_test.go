@@ -39,8 +39,10 @@ type icebergBench struct {
 
 const icebergPartitions = 3
 
+// newIcebergBench makes the test a parallel one: each has a broker and a lakehouse of its own, and most of its time is waiting.
 func newIcebergBench(t *testing.T) *icebergBench {
 	t.Helper()
+	t.Parallel()
 	topics := []string{event.TopicEventsFailed, event.TopicRawFailed}
 	for _, c := range event.Categories() {
 		topics = append(topics, c.EventsTopic())
@@ -283,7 +285,7 @@ func (b *icebergBench) exact() {
 func TestIcebergEventsOfAllCategoriesAreStoredOnceAndTheGroupShowsIt(t *testing.T) {
 	b := newIcebergBench(t)
 	r := b.start(icebergFast())
-	b.all(150, event.Categories()...)
+	b.all(60, event.Categories()...)
 	failed := &event.Failed{ID: "f", FailedAt: icebergBase, ReceivedAt: icebergBase, IngestedAt: icebergBase, Reason: event.ReasonSchema}
 	value, err := b.codecs.Append(nil, event.TopicEventsFailed, failed)
 	if err != nil {
@@ -302,7 +304,7 @@ func TestIcebergEventsOfAllCategoriesAreStoredOnceAndTheGroupShowsIt(t *testing.
 	b.exact()
 	icebergEventually(t, "the sink is ready", r.Ready)
 	b.end(r)
-	if got, want := icebergValue(t, r.m.rows.WithLabelValues("events_purchase")), float64(3*170); got != want {
+	if got, want := icebergValue(t, r.m.rows.WithLabelValues("events_purchase")), float64(3*80); got != want {
 		t.Errorf("%v rows counted, want %v", got, want)
 	}
 	// The group's offsets are the vector's.
@@ -398,7 +400,7 @@ func TestIcebergTwoMembersShareTopicsThroughRebalances(t *testing.T) {
 	b.all(100, event.Purchase, event.Page)
 	b.exact()
 	r2 := b.start(two)
-	for range 20 { // commits of both race while partitions move
+	for range 8 { // commits of both race while partitions move
 		b.all(10, event.Purchase, event.Page)
 	}
 	icebergEventually(t, "the second member has work", r2.Ready)
@@ -495,7 +497,6 @@ func TestIcebergWhatNoWaitingMendsStopsTheSinkAndIsNamed(t *testing.T) {
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
 			b := newIcebergBench(t)
 			r := b.start(icebergFast())
 			b.all(40, event.Purchase)
@@ -539,9 +540,9 @@ func TestIcebergAColumnAddedWhileTheSinkRunsIsWrittenFromThenOn(t *testing.T) {
 func TestIcebergSnapshotsStayBounded(t *testing.T) {
 	b := newIcebergBench(t)
 	cfg := icebergFast()
-	cfg.CommitInterval, cfg.KeepSnapshots, cfg.KeepAge = time.Millisecond, 5, 0
+	cfg.CommitInterval, cfg.ExpireEvery, cfg.KeepSnapshots, cfg.KeepAge = time.Millisecond, 10, 5, 0
 	r := b.start(cfg)
-	for range icebergExpiryStep + 30 {
+	for range 30 {
 		b.send(event.Page, 0, 1)
 		icebergEventually(t, "the row is stored", func() error {
 			if h, err := b.cat.Head(t.Context(), "events_page"); err != nil || h.Rows != b.sent["events_page"].Count {
@@ -551,7 +552,7 @@ func TestIcebergSnapshotsStayBounded(t *testing.T) {
 		})
 	}
 	icebergEventually(t, "snapshots are expired", func() error {
-		if n := icebergValue(t, r.m.expired.WithLabelValues("events_page")); n < icebergExpiryStep {
+		if n := icebergValue(t, r.m.expired.WithLabelValues("events_page")); n < 15 {
 			return fmt.Errorf("%v", n)
 		}
 		return nil
@@ -565,7 +566,7 @@ func TestIcebergEveryProblemOfAConfigIsReported(t *testing.T) {
 	if err == nil {
 		t.Fatal("an empty config was accepted")
 	}
-	for _, key := range []string{"group:", "instance_id:", "session_timeout:", "commit_interval:", "commit_bytes:", "commit_timeout:", "check_interval:", "retry_max:", "keep_snapshots:", "keep_age:"} {
+	for _, key := range []string{"group:", "instance_id:", "session_timeout:", "commit_interval:", "commit_bytes:", "commit_timeout:", "check_interval:", "retry_max:", "expire_every:", "keep_snapshots:", "keep_age:"} {
 		if !strings.Contains(err.Error(), key) {
 			t.Errorf("%s is not in %v", key, err)
 		}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"math/big"
 	"slices"
 	"time"
 
@@ -116,7 +115,7 @@ func revenue(ctx context.Context, conn driver.Conn, sum simulate.Summary) error 
 	}
 	want := map[string]string{}
 	for c, v := range sum.RevenueMicros {
-		want[c] = (*big.Int)(v).String()
+		want[c] = v.String()
 	}
 	if !maps.Equal(got, want) {
 		return fmt.Errorf("micros by currency %v, acknowledged were %v", got, want)
