@@ -158,9 +158,12 @@ func (g *Gateway) Run(ctx context.Context) error {
 	if err := server.Shutdown(end); err != nil {
 		errs = append(errs, fmt.Errorf("ending requests: %w", err), server.Close())
 	}
-	if err := g.brokers.flush(end); err != nil {
+	// Every answer has been given, so what is still in the producers is in the spool too.
+	flushed, stop := context.WithTimeout(end, g.cfg.AckTimeout)
+	if err := g.brokers.flush(flushed); err != nil {
 		g.log.Warn("producers not flushed: what they held is in the spool", "error", err)
 	}
+	stop()
 	g.awaitEmpty(end)
 	stopDrain()
 	errs = append(errs, group.Wait(), g.Close())

@@ -21,7 +21,7 @@ import (
 
 func TestWhatIsAppendedIsReadBackToTheMicro(t *testing.T) {
 	c := ensureTest(t)
-	const n = 20_000
+	const n = 10_000
 	head, err := appendTest(t, c, 0, n)
 	if err != nil {
 		t.Fatal(err)
@@ -207,8 +207,8 @@ func TestChild(t *testing.T) {
 }
 
 const (
-	drillRows = 5000
-	drillStep = 1000
+	drillRows = 2000
+	drillStep = 400
 )
 
 func TestKillingTheWriterAnywhereLosesAndDoublesNothing(t *testing.T) {

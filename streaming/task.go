@@ -168,7 +168,8 @@ func (t *Task) Copy(b []byte) []byte { return t.mem.keep(append(t.mem.buf(len(b)
 // Emit writes r to the task's own partition of r.Topic.
 func (t *Task) Emit(r *kgo.Record) { t.EmitTo(t.part, r) }
 
-// EmitTo writes r to the given partition of r.Topic. A record without a timestamp gets the processing time.
+// EmitTo writes r to the given partition of r.Topic. Its timestamp becomes the processing time: retention, tombstones and the client's delivery timeout go by
+// it, so what is read again after a stop is not taken for old.
 func (t *Task) EmitTo(partition int32, r *kgo.Record) {
 	r.Partition = partition
 	t.stats.emitted++
@@ -177,9 +178,7 @@ func (t *Task) EmitTo(partition int32, r *kgo.Record) {
 }
 
 func (t *Task) write(r *kgo.Record) {
-	if r.Timestamp.IsZero() {
-		r.Timestamp = t.clock
-	}
+	r.Timestamp = t.clock
 	t.out = append(t.out, r)
 	t.outBytes += len(r.Key) + len(r.Value)
 }

@@ -19,14 +19,12 @@ type Format struct {
 	Split func(body []byte, yield func(text []byte) bool)
 	// Decode makes an event of one text.
 	Decode func(d *Decoder, text []byte, e *event.Event) *Failure
-	// Retries says whether the format's clients repeat a request that was answered 429. Where they do not, the gateway keeps what is over the limit.
-	Retries bool
 }
 
 // Formats is the table of all formats, the first being the native one.
 func Formats() []Format {
 	return []Format{
-		{Name: "native", Paths: []string{"/v1/events"}, Split: Split, Decode: (*Decoder).Decode, Retries: true},
+		{Name: "native", Paths: []string{"/v1/events"}, Split: Split, Decode: (*Decoder).Decode},
 	}
 }
 

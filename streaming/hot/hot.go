@@ -159,7 +159,7 @@ func (o *operator) spilled(err error) {
 // emit writes a record to the task's partition of a topic. value has been kept.
 func (o *operator) emit(topic string, key, value []byte, r *kgo.Record) {
 	out := o.t.Record()
-	out.Topic, out.Key, out.Value, out.Timestamp = topic, key, value, r.Timestamp
+	out.Topic, out.Key, out.Value = topic, key, value
 	out.Headers = r.Headers
 	o.t.Emit(out)
 }

@@ -113,7 +113,7 @@ func (k *kpis) late(e *event.Event, r *kgo.Record) error {
 		return err
 	}
 	out := k.t.Record()
-	out.Topic, out.Key, out.Value, out.Timestamp = event.TopicKPILate, r.Key, k.t.Keep(value), r.Timestamp
+	out.Topic, out.Key, out.Value = event.TopicKPILate, r.Key, k.t.Keep(value)
 	k.t.Emit(out)
 	return nil
 }

@@ -39,13 +39,12 @@ type job struct {
 
 // measured is the table of children that do one job and say on their standard output what it cost.
 var measured = map[string]func(context.Context, job) (cost, error){
-	"hot":          hotOurs,
-	"decode":       hotPeer,
-	"clickhouse":   clickhouseOurs,
-	"native":       clickhousePeer,
-	"iceberg":      icebergOurs,
-	"parquet":      icebergPeer,
-	"parquet-full": icebergPeer,
+	"hot":        hotOurs,
+	"decode":     hotPeer,
+	"clickhouse": clickhouseOurs,
+	"native":     clickhousePeer,
+	"iceberg":    icebergOurs,
+	"parquet":    icebergPeer,
 }
 
 // childMain is a child's main. It ends when its standard input does, which the parent holds open.
@@ -114,6 +113,8 @@ type process struct {
 	stdin io.WriteCloser
 	out   *bufio.Reader
 	said  *tail
+	ended chan struct{}
+	err   error // how it ended; after ended
 }
 
 // startSelf starts this program as a child.
@@ -134,7 +135,7 @@ func startSelf(ctx context.Context, kind string, j job, env ...string) (*process
 }
 
 func start(ctx context.Context, path string, args []string, env ...string) (*process, error) {
-	p := &process{cmd: exec.CommandContext(ctx, path, args...), said: &tail{}}
+	p := &process{cmd: exec.CommandContext(ctx, path, args...), said: &tail{}, ended: make(chan struct{})}
 	p.cmd.Env = append(os.Environ(), env...)
 	p.cmd.Stderr = p.said
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -144,30 +145,36 @@ func start(ctx context.Context, path string, args []string, env ...string) (*pro
 	if p.stdin, err = p.cmd.StdinPipe(); err != nil {
 		return nil, fmt.Errorf("starting %s: %w", path, err)
 	}
-	out, err := p.cmd.StdoutPipe()
+	out, w, err := os.Pipe() // not cmd's own, which Wait closes before all has been read
 	if err != nil {
 		return nil, fmt.Errorf("starting %s: %w", path, err)
 	}
-	p.out = bufio.NewReader(out)
-	if err := p.cmd.Start(); err != nil {
-		return nil, fmt.Errorf("starting %s: %w", path, err)
+	p.out, p.cmd.Stdout = bufio.NewReader(out), w
+	err = p.cmd.Start()
+	_ = w.Close() // the child has its own
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("starting %s: %w", path, err), out.Close())
 	}
+	go func() { // ends with the child, which every caller ends
+		defer close(p.ended)
+		if err := p.cmd.Wait(); err != nil {
+			p.err = fmt.Errorf("%s: %w: %s", strings.Join(args, " "), err, p.said.text())
+		}
+	}()
 	return p, nil
 }
 
 // wait waits for the end.
 func (p *process) wait() error {
-	if err := p.cmd.Wait(); err != nil {
-		return fmt.Errorf("%s: %w: %s", strings.Join(p.cmd.Args[1:], " "), err, p.said.text())
-	}
-	return nil
+	<-p.ended
+	return p.err
 }
 
 // stop ends the process and waits for it.
 func (p *process) stop() {
 	_ = p.cmd.Process.Signal(syscall.SIGTERM) // gone is what is wanted
 	_ = p.stdin.Close()                       // so is this
-	_ = p.cmd.Wait()                          // it was told to end
+	<-p.ended
 }
 
 // do runs one measured job in a process of its own.

@@ -57,7 +57,7 @@ func eachEvent(ctx context.Context, n int, each func(cat event.Category, e *even
 		return err
 	}
 	dec := wire.NewDecoder()
-	dec.Reset(&wire.Source{Tenant: "default", Name: "web", Secret: wire.Secret{ID: "bench", Key: []byte("0123456789abcdef0123456789abcdef")}})
+	dec.Reset(&wire.Source{Tenant: "default", Name: "web", Redactor: wire.NewRedactor(nil), Secret: wire.Secret{ID: "bench", Key: []byte("0123456789abcdef0123456789abcdef")}})
 	var e event.Event
 	for _, body := range all {
 		var failed error

@@ -22,10 +22,7 @@ import (
 // bare is the peer of the gateway: what any HTTP-to-Kafka producer does at least. It splits the array with jx, finds the name and the visitor by their spelling,
 // and produces the element as it is. The topic, its linger and compression, acks and the key's partition are as in the gateway, so that both make batches alike;
 // it does not decode, check, complete or encode an event, and has no keys, limits, spool or failed events.
-type bare struct {
-	topics map[string]bareTopic // by event name
-	other  bareTopic
-}
+type bare struct{ topics []bareTopic } // by category
 
 type bareTopic struct {
 	name   string
@@ -38,7 +35,7 @@ func newBare(brokers string) (*bare, error) {
 		codec  event.Codec
 	}
 	clients := map[nature]*kgo.Client{}
-	b := &bare{topics: map[string]bareTopic{}}
+	b := &bare{}
 	for _, c := range event.Categories() {
 		t, _ := event.TopicNamed(c.RawTopic()) // every category's is in the table
 		n := nature{t.Linger, t.Codec}
@@ -53,12 +50,7 @@ func newBare(brokers string) (*bare, error) {
 			}
 			clients[n] = cl
 		}
-		for _, name := range event.Names(c) {
-			b.topics[name] = bareTopic{t.Name, clients[n]}
-		}
-		if c == event.Custom {
-			b.other = bareTopic{t.Name, clients[n]}
-		}
+		b.topics = append(b.topics, bareTopic{t.Name, clients[n]})
 	}
 	return b, nil
 }
@@ -87,10 +79,7 @@ func (b *bare) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if err != nil {
 			return err
 		}
-		t, ok := b.topics[string(member(text, `"name":"`))]
-		if !ok {
-			t = b.other
-		}
+		t := b.topics[event.CategoryOf(string(member(text, `"name":"`)))]
 		waiting.Add(1)
 		t.client.Produce(r.Context(), &kgo.Record{Topic: t.name, Key: member(text, `"visitor_id":"`), Value: text}, promise)
 		return nil
