@@ -23,8 +23,10 @@ func TestAmountsAreReadFromTheirDigits(t *testing.T) {
 			t.Errorf("ParseAmount(%q) = %d, %v; want %d", in, got, err, want)
 		}
 	}
-	for _, in := range []string{"", "-", ".", "e5", "1e", "1e999999", "NaN", "Infinity", "1,5", "0x10", "1.2.3", "0.0000001", "1000000000000", "-1000000000000", "1e12",
-		"1234567890123456789", " 1", strings.Repeat("9", 65)} {
+	for _, in := range []string{
+		"", "-", ".", "e5", "1e", "1e999999", "NaN", "Infinity", "1,5", "0x10", "1.2.3", "0.0000001", "1000000000000", "-1000000000000", "1e12",
+		"1234567890123456789", " 1", strings.Repeat("9", 65),
+	} {
 		if got, err := ParseAmount(in); !errors.Is(err, ErrAmount) {
 			t.Errorf("ParseAmount(%q) = %d, %v; want ErrAmount", in, got, err)
 		}

@@ -119,7 +119,7 @@ func (c *Checksum) Add(rowHash int64) {
 // ordinal among equal events of the request. A retry of the same request therefore is the same event.
 func DeriveID(tenant, source string, decoded []byte, ordinal int) string {
 	h := xxh3.New()
-	var sep = [1]byte{Sep}
+	sep := [1]byte{Sep}
 	_, _ = h.WriteString(tenant) // a hash does not fail
 	_, _ = h.Write(sep[:])
 	_, _ = h.WriteString(source)
@@ -136,7 +136,7 @@ func DeriveID(tenant, source string, decoded []byte, ordinal int) string {
 // FailedID is the identity of a failed event: xxh128 over tenant, source, reason and payload, in hex. The same bad bytes sent again are the same failure.
 func FailedID(tenant, source, reason string, payload []byte) string {
 	h := xxh3.New()
-	var sep = [1]byte{Sep}
+	sep := [1]byte{Sep}
 	for _, s := range []string{tenant, source, reason} {
 		_, _ = h.WriteString(s)
 		_, _ = h.Write(sep[:])

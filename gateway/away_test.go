@@ -369,17 +369,21 @@ func TestAGatewayThatIsKilledLosesNothingItAcknowledged(t *testing.T) {
 	more := func(n int64) func() bool { from := l.sent.Load(); return func() bool { return l.sent.Load() > from+n } }
 	eventually(t, "requests", more(30))
 	kill() // in the middle of the load, with the broker there
-	<-ended
+	if err := <-ended; err == nil {
+		t.Fatal("the child ended by itself")
+	}
 	// Again without the broker, so that all is in the spool; it dies by itself between writing and acknowledging.
 	c.Close()
 	for _, at := range []string{"gateway.spool.written=kill@30", "gateway.spool.synced=kill@30"} {
 		kill, ended = run(at)
 		select {
-		case <-ended:
+		case err := <-ended:
+			if err == nil {
+				t.Fatal("the child ended by itself")
+			}
 		case <-time.After(60 * time.Second):
 			kill()
-			<-ended
-			t.Fatal("the child did not die")
+			t.Fatalf("the child did not die: %v", <-ended)
 		}
 	}
 	l.stop()

@@ -3,6 +3,7 @@ package gateway
 import (
 	"bufio"
 	"bytes"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -107,7 +108,7 @@ func (w *worker) readBody(r *http.Request, b *budget, spent *int64) (body, error
 		size = r.ContentLength
 	}
 	digest := sum.Sum128().Bytes()
-	return body{text: w.text[:event.MaxFailedPayload], over: true, size: size, digest: fmt.Sprintf("%x", digest[:])}, nil
+	return body{text: w.text[:event.MaxFailedPayload], over: true, size: size, digest: hex.EncodeToString(digest[:])}, nil
 }
 
 // damaged tells a client that went away from damaged compression.

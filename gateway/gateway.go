@@ -75,9 +75,11 @@ func New(cfg Config, codecs *schema.Codecs, opts []kgo.Opt, reg prometheus.Regis
 		return nil, err
 	}
 	id := uuid.New()
-	g := &Gateway{cfg: cfg, codecs: codecs, log: log, sources: map[string]*source{}, nobody: nobody(secrets[""]), formats: map[string]*wire.Format{},
+	g := &Gateway{
+		cfg: cfg, codecs: codecs, log: log, sources: map[string]*source{}, nobody: nobody(secrets[""]), formats: map[string]*wire.Format{},
 		strangers: strangers{rate: rate.Limit(cfg.UnknownKeyRate), by: map[string]*rate.Limiter{}}, instance: binary.BigEndian.Uint32(id[:4]),
-		budget: budget{max: cfg.MaxInFlightBytes}, slots: semaphore.NewWeighted(cfg.MaxInFlightRequests), metricsHandler: metricsHandler(reg), started: time.Now()}
+		budget: budget{max: cfg.MaxInFlightBytes}, slots: semaphore.NewWeighted(cfg.MaxInFlightRequests), metricsHandler: metricsHandler(reg), started: time.Now(),
+	}
 	for _, s := range cfg.Sources {
 		if !s.Disabled {
 			g.sources[s.Key] = newSource(s, secrets[s.Tenant])
@@ -126,8 +128,10 @@ func (g *Gateway) Run(ctx context.Context) error {
 		}
 		return errors.Join(err, g.Close())
 	}
-	server := &http.Server{Handler: g, ReadHeaderTimeout: g.cfg.HeaderTimeout, ReadTimeout: g.cfg.ReadTimeout, IdleTimeout: g.cfg.IdleTimeout,
-		WriteTimeout: g.cfg.ReadTimeout + g.cfg.AckTimeout + 10*time.Second, MaxHeaderBytes: 64 << 10, ErrorLog: slog.NewLogLogger(g.log.Handler(), slog.LevelDebug)}
+	server := &http.Server{
+		Handler: g, ReadHeaderTimeout: g.cfg.HeaderTimeout, ReadTimeout: g.cfg.ReadTimeout, IdleTimeout: g.cfg.IdleTimeout,
+		WriteTimeout: g.cfg.ReadTimeout + g.cfg.AckTimeout + 10*time.Second, MaxHeaderBytes: 64 << 10, ErrorLog: slog.NewLogLogger(g.log.Handler(), slog.LevelDebug),
+	}
 
 	drainCtx, stopDrain := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopDrain()

@@ -34,10 +34,14 @@ func newMetrics(reg prometheus.Registerer, g *Gateway) *metrics {
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "millrace_gateway_requests_total", Help: "Requests by status code."}, []string{"code"}),
 		events:   map[string]map[string]prometheus.Counter{},
 		failed:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "millrace_gateway_failed_events_total", Help: "Failed events by reason."}, []string{"reason"}),
-		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "millrace_gateway_request_seconds", Help: "Time from a request's headers to its answer.",
-			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 14)}),
-		produce: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "millrace_gateway_produce_seconds", Help: "Time until the broker acknowledged the records of a request.",
-			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 14)}),
+		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "millrace_gateway_request_seconds", Help: "Time from a request's headers to its answer.",
+			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 14),
+		}),
+		produce: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "millrace_gateway_produce_seconds", Help: "Time until the broker acknowledged the records of a request.",
+			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 14),
+		}),
 		bytes: prometheus.NewCounter(prometheus.CounterOpts{Name: "millrace_gateway_body_bytes_total", Help: "Decoded bytes of request bodies."}),
 	}
 	shed := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "millrace_gateway_shed_total", Help: "Events not given to the broker directly: short memory, older ones in the spool, breaker open."}, []string{"cause"})

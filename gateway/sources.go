@@ -32,8 +32,10 @@ func newSource(c Source, secret wire.Secret) *source {
 	for i, r := range c.PII {
 		rules[i] = wire.Rule{Key: r.Key, Action: wire.Action(r.Action)}
 	}
-	s := &source{Source: wire.Source{Tenant: c.Tenant, Name: c.Name, Redactor: wire.NewRedactor(rules), Secret: secret}, tenant: []byte(c.Tenant),
-		allowReplay: c.AllowReplay, known: true}
+	s := &source{
+		Source: wire.Source{Tenant: c.Tenant, Name: c.Name, Redactor: wire.NewRedactor(rules), Secret: secret}, tenant: []byte(c.Tenant),
+		allowReplay: c.AllowReplay, known: true,
+	}
 	if len(c.Categories) > 0 {
 		s.categories = map[event.Category]bool{}
 		for _, name := range c.Categories {

@@ -359,7 +359,8 @@ func TestExpiryRespectsRefsAndKeepsEveryRow(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, _, err := c.retries.CommitTable(ctx, tbl.Identifier(), nil, []table.Update{
-		table.NewSetSnapshotRefUpdate("lease.bigquery.1", tagged.SnapshotID, table.TagRef, 0, 0, 0)}); err != nil {
+		table.NewSetSnapshotRefUpdate("lease.bigquery.1", tagged.SnapshotID, table.TagRef, 0, 0, 0),
+	}); err != nil {
 		t.Fatal(err)
 	}
 	if n, err := c.ExpireSnapshots(ctx, "events_purchase", time.Hour, 3); err != nil || n != 0 {

@@ -510,8 +510,12 @@ func TestClosedWindowsGoColdAndAreReleased(t *testing.T) {
 // FuzzState: whatever the changelog holds, a restore gives an error or a task that works.
 func FuzzState(f *testing.F) {
 	for _, s := range [][2]string{
-		{"\x00\x01", "\x01" + strings.Repeat("\x00", 16) + "\x04in.a" + strings.Repeat("\x01", 16)}, {"\x00\x02\x80\x06K\xf55\xfb[@\x00\ak0", "\x01"}, {"\x00\x03in.a", "\x01\x02"},
-		{"\x00\x10k", "\x01\x02"}, {"\x00\x11\x00\x80\x06K\xf55\xbeR@key", "\x01\x06\x80\x89z\x00\x04\x00"}, {"\x00\x11\x01\x80\x06K\xf55\xbeR@key", "\x01\x01\x80\x89z\x02\x04\x00"},
+		{"\x00\x01", "\x01" + strings.Repeat("\x00", 16) + "\x04in.a" + strings.Repeat("\x01", 16)},
+		{"\x00\x02\x80\x06K\xf55\xfb[@\x00\ak0", "\x01"},
+		{"\x00\x03in.a", "\x01\x02"},
+		{"\x00\x10k", "\x01\x02"},
+		{"\x00\x11\x00\x80\x06K\xf55\xbeR@key", "\x01\x06\x80\x89z\x00\x04\x00"},
+		{"\x00\x11\x01\x80\x06K\xf55\xbeR@key", "\x01\x01\x80\x89z\x02\x04\x00"},
 	} {
 		f.Add([]byte(s[0]), []byte(s[1]))
 	}

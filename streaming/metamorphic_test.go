@@ -258,7 +258,7 @@ func TestAStoreIsAMapThatCommitsAndAborts(t *testing.T) {
 			if diff := cmp.Diff(now, got); diff != "" || s.Len() != len(now) {
 				rt.Fatalf("store has %d keys (-map +store):\n%s", s.Len(), diff)
 			}
-			if v, ok := s.Get(k); v != now[k] || ok != (func() bool { _, ok := now[k]; return ok })() {
+			if v, ok := s.Get(k); v != now[k] || ok != func() bool { _, ok := now[k]; return ok }() {
 				rt.Fatalf("Get(%q) = %d, %v", k, v, ok)
 			}
 		}

@@ -146,6 +146,7 @@ func (s *session) adjust(ctx context.Context, offsets map[string]map[int32]kgo.O
 func (s *session) revoked(_ context.Context, _ *kgo.Client, parts map[string][]int32) {
 	s.giveUp(parts, false)
 }
+
 func (s *session) lost(_ context.Context, _ *kgo.Client, parts map[string][]int32) {
 	s.giveUp(parts, true)
 }

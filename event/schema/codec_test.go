@@ -37,8 +37,10 @@ func anyEvent(t *rapid.T, c event.Category) event.Event {
 			n := rapid.IntRange(0, 4).Draw(t, "items")
 			items := make([]any, n)
 			for i := range items {
-				items[i] = map[string]any{"item_id": text.Draw(t, "id"), "item_name": "n", "item_category": nil, "item_brand": nil, "item_variant": nil,
-					"price": rapid.Int64().Draw(t, "price"), "quantity": rapid.Int64().Draw(t, "quantity"), "discount": nil, "coupon": nil, "position": int64(i)}
+				items[i] = map[string]any{
+					"item_id": text.Draw(t, "id"), "item_name": "n", "item_category": nil, "item_brand": nil, "item_variant": nil,
+					"price": rapid.Int64().Draw(t, "price"), "quantity": rapid.Int64().Draw(t, "quantity"), "discount": nil, "coupon": nil, "position": int64(i),
+				}
 			}
 			rec[f.Name] = items
 		default:
@@ -209,8 +211,10 @@ func TestSmallTopicsRoundTrip(t *testing.T) {
 }
 
 func TestNoColumnHasAReservedName(t *testing.T) {
-	reserved := map[string]bool{"_partition": true, "_file": true, "_pos": true, "_deleted": true, "_spec_id": true, "partition": true, "table": true,
-		"_table_suffix": true, "_file_name": true, "_row_timestamp": true, "__root__": true, "_colidentifier": true}
+	reserved := map[string]bool{
+		"_partition": true, "_file": true, "_pos": true, "_deleted": true, "_spec_id": true, "partition": true, "table": true,
+		"_table_suffix": true, "_file_name": true, "_row_timestamp": true, "__root__": true, "_colidentifier": true,
+	}
 	for _, tab := range Tables() {
 		for _, c := range tab.Columns {
 			if reserved[c.Name] || c.Name[0] == '_' {
@@ -227,9 +231,11 @@ func BenchmarkCodec(b *testing.B) {
 	}
 	c.AssignLocal()
 	v := int64(129_900_000)
-	e := event.Event{ID: "0190a0b0-1111-7222-8333-444455556666", Tenant: "default", Name: "purchase", VisitorID: "v123456", OccurredAt: 1760000000000000,
+	e := event.Event{
+		ID: "0190a0b0-1111-7222-8333-444455556666", Tenant: "default", Name: "purchase", VisitorID: "v123456", OccurredAt: 1760000000000000,
 		ReceivedAt: 1760000000100000, Source: "web", Value: &v, Currency: "USD", OrderID: "o-1", Country: "DE", DeviceType: "mobile", SchemaVersion: 1,
-		Items: []event.Item{{ItemID: "a", Quantity: 1, Price: &v, ItemName: "Mug", ItemCategory: "Kitchen"}}, PageURL: "https://shop.example.com/checkout/thanks"}
+		Items: []event.Item{{ItemID: "a", Quantity: 1, Price: &v, ItemName: "Mug", ItemCategory: "Kitchen"}}, PageURL: "https://shop.example.com/checkout/thanks",
+	}
 	raw := c.AppendRaw(nil, event.Purchase, &e)
 	lib := currentAvro(event.Purchase.RawTopic())
 	b.Run("encode", func(b *testing.B) {

@@ -34,8 +34,10 @@ var (
 )
 
 // lead is the order of the columns with which every events_* table starts.
-var lead = []string{"event_id", "tenant", "name", "category", "visitor_id", "user_id", "session_id", "occurred_at", "received_at", "ingested_at", "source",
-	"value", "currency", "order_id", "product_ids", "properties", "kafka_topic", "kafka_partition", "kafka_offset", "raw_topic", "raw_partition", "raw_offset", "row_hash"}
+var lead = []string{
+	"event_id", "tenant", "name", "category", "visitor_id", "user_id", "session_id", "occurred_at", "received_at", "ingested_at", "source",
+	"value", "currency", "order_id", "product_ids", "properties", "kafka_topic", "kafka_partition", "kafka_offset", "raw_topic", "raw_partition", "raw_offset", "row_hash",
+}
 
 //go:embed ids.json
 var idsJSON []byte

@@ -139,11 +139,7 @@ func (d *Decoder) Decode(text []byte, e *event.Event) *Failure {
 	}
 	err := d.jx.ObjBytes(d.members[native.top.index])
 	if err == nil {
-		if err = d.jx.Skip(); errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-			err = nil
-		} else {
-			err = errors.New("something follows the event")
-		}
+		err = d.end()
 	}
 	if d.fail == nil && err == nil {
 		err = d.finish()
@@ -172,7 +168,7 @@ func (d *Decoder) malformed(text []byte, message string) *Failure {
 
 // member reads one member of one of our objects.
 func (d *Decoder) member(o *object, j *jx.Decoder, key []byte) error {
-	f := o.fields[string(key)]
+	f := o.find(key)
 	if f == nil {
 		return d.unknown(o, j, key)
 	}
@@ -273,3 +269,13 @@ func (d *Decoder) number(v int64) *int64 {
 
 // view is b as a string without a copy.
 func view(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
+
+// end says whether nothing but space follows the event. Next tells a value that begins from the end and from what is no JSON; only Skip tells those two apart.
+func (d *Decoder) end() error {
+	if d.jx.Next() == jx.Invalid {
+		if err := d.jx.Skip(); errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+			return nil
+		}
+	}
+	return errors.New("something follows the event")
+}

@@ -29,7 +29,8 @@ func splitSequence(body []byte, yield func([]byte) bool) {
 	budget := 2 * len(body)
 	var d jx.Decoder
 	for len(body) > 0 {
-		text, read := body, 0
+		var text []byte
+		var read int
 		if budget > 0 {
 			text, read = nextValue(&d, body)
 		} else {

@@ -33,8 +33,10 @@ func newMetrics(reg prometheus.Registerer, s *Spool) *metrics {
 		return 0
 	})
 	m := &metrics{
-		fsync: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "millrace_gateway_spool_fsync_seconds", Help: "Time to write and fsync one group of appends.",
-			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 14)}),
+		fsync: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "millrace_gateway_spool_fsync_seconds", Help: "Time to write and fsync one group of appends.",
+			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 14),
+		}),
 		errors:      counter("millrace_gateway_spool_errors_total", "Writes or fsyncs of the spool that failed."),
 		full:        counter("millrace_gateway_spool_full_total", "Appends refused because the spool was full."),
 		drained:     counter("millrace_gateway_spool_drained_total", "Records delivered out of the spool."),

@@ -85,8 +85,10 @@ func Open(cfg Config, reg prometheus.Registerer, log *slog.Logger) (*Spool, erro
 	if own == nil {
 		return nil, fmt.Errorf("spool folder %s is locked by another process", path)
 	}
-	s := &Spool{cfg: cfg, log: log, own: own, sync: (*os.File).Sync, backlog: map[slot]int64{}, ready: make(chan struct{}, 1),
-		ends: map[int]int64{}, kick: make(chan struct{}, 1), done: make(chan struct{})}
+	s := &Spool{
+		cfg: cfg, log: log, own: own, sync: (*os.File).Sync, backlog: map[slot]int64{}, ready: make(chan struct{}, 1),
+		ends: map[int]int64{}, kick: make(chan struct{}, 1), done: make(chan struct{}),
+	}
 	s.moved = sync.NewCond(&s.mu)
 	s.m = newMetrics(reg, s)
 	if err := s.Adopt(); err != nil {

@@ -141,8 +141,10 @@ func (p *platform) endpoints(s embedded.Endpoints) workers.Endpoints {
 		SchemaRegistry: c.SchemaRegistry.URL,
 		Redis:          s.Redis,
 		ClickHouse:     workers.ClickHouseEndpoint{HTTP: s.ClickHouse.HTTP, Native: s.ClickHouse.Native, User: s.ClickHouse.User, Password: s.ClickHouse.Password, Database: s.ClickHouse.Database},
-		Iceberg: workers.IcebergEndpoint{CatalogURI: c.Iceberg.CatalogURI, CatalogName: c.Iceberg.CatalogName, Warehouse: c.Iceberg.Warehouse,
-			Namespace: c.Iceberg.Namespace},
+		Iceberg: workers.IcebergEndpoint{
+			CatalogURI: c.Iceberg.CatalogURI, CatalogName: c.Iceberg.CatalogName, Warehouse: c.Iceberg.Warehouse,
+			Namespace: c.Iceberg.Namespace,
+		},
 		BigQuery: workers.BigQueryEndpoint{Dataset: "millrace"},
 		Temporal: workers.TemporalEndpoint{Address: s.Temporal.Address, Namespace: s.Temporal.Namespace, UI: s.Temporal.UI},
 		PIDs:     map[string]int{},

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -183,9 +184,15 @@ func (a *app) printAddresses(e workers.Endpoints, data string, took time.Duratio
 		ui = "building (see `millrace status`)"
 	}
 	rows := [][2]string{
-		{"gateway", e.Gateway + "/v1/events"}, {"write key", e.WriteKey}, {"schema registry", e.SchemaRegistry}, {"kafka", e.Kafka.Brokers},
-		{"clickhouse", e.ClickHouse.HTTP + " (native " + e.ClickHouse.Native + ")"}, {"redis", e.Redis}, {"iceberg", e.Iceberg.Warehouse},
-		{"temporal ui", ui}, {"all of it", workers.EndpointsFile(data)},
+		{"gateway", e.Gateway + "/v1/events"},
+		{"write key", e.WriteKey},
+		{"schema registry", e.SchemaRegistry},
+		{"kafka", e.Kafka.Brokers},
+		{"clickhouse", e.ClickHouse.HTTP + " (native " + e.ClickHouse.Native + ")"},
+		{"redis", e.Redis},
+		{"iceberg", e.Iceberg.Warehouse},
+		{"temporal ui", ui},
+		{"all of it", workers.EndpointsFile(data)},
 	}
 	w := a.out
 	_, _ = fmt.Fprintf(w, "\nMillrace is up (%.1f s).\n\n", took.Seconds()) // a closed stdout ends nothing
@@ -261,8 +268,7 @@ func (a *app) upDetached(ctx context.Context, _ func(string) bool) error {
 		select {
 		case <-ctx.Done():
 			_ = cmd.Process.Signal(syscall.SIGTERM) // interrupted: nothing is left running
-			_ = <-ended                             // how it ended does not matter any more
-			return ctx.Err()
+			return errors.Join(ctx.Err(), <-ended)
 		case err := <-ended:
 			text, _ := os.ReadFile(said.Name()) // shown if it can be
 			_, _ = a.err.Write(text)            // progress

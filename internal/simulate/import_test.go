@@ -226,12 +226,17 @@ func TestParquetRowsAreEvents(t *testing.T) {
 	t.Parallel()
 	item := arrow.StructOf(arrow.Field{Name: "item_id", Type: arrow.BinaryTypes.String}, arrow.Field{Name: "price", Type: arrow.PrimitiveTypes.Float64, Nullable: true}, arrow.Field{Name: "quantity", Type: arrow.PrimitiveTypes.Int32})
 	schema := arrow.NewSchema([]arrow.Field{
-		{Name: "event_id", Type: arrow.BinaryTypes.String}, {Name: "name", Type: arrow.BinaryTypes.String},
+		{Name: "event_id", Type: arrow.BinaryTypes.String},
+		{Name: "name", Type: arrow.BinaryTypes.String},
 		{Name: "occurred_at", Type: &arrow.TimestampType{Unit: arrow.Microsecond, TimeZone: "UTC"}},
-		{Name: "value", Type: &arrow.Decimal128Type{Precision: 18, Scale: 6}, Nullable: true}, {Name: "currency", Type: arrow.BinaryTypes.String, Nullable: true},
-		{Name: "items", Type: arrow.ListOf(item), Nullable: true}, {Name: "context.page.url", Type: arrow.BinaryTypes.String, Nullable: true},
-		{Name: "properties", Type: arrow.BinaryTypes.String, Nullable: true}, {Name: "labels", Type: arrow.MapOf(arrow.BinaryTypes.String, arrow.PrimitiveTypes.Int64), Nullable: true},
-		{Name: "score", Type: arrow.PrimitiveTypes.Float64, Nullable: true}, {Name: "flag", Type: arrow.FixedWidthTypes.Boolean, Nullable: true},
+		{Name: "value", Type: &arrow.Decimal128Type{Precision: 18, Scale: 6}, Nullable: true},
+		{Name: "currency", Type: arrow.BinaryTypes.String, Nullable: true},
+		{Name: "items", Type: arrow.ListOf(item), Nullable: true},
+		{Name: "context.page.url", Type: arrow.BinaryTypes.String, Nullable: true},
+		{Name: "properties", Type: arrow.BinaryTypes.String, Nullable: true},
+		{Name: "labels", Type: arrow.MapOf(arrow.BinaryTypes.String, arrow.PrimitiveTypes.Int64), Nullable: true},
+		{Name: "score", Type: arrow.PrimitiveTypes.Float64, Nullable: true},
+		{Name: "flag", Type: arrow.FixedWidthTypes.Boolean, Nullable: true},
 	}, nil)
 	b := array.NewRecordBuilder(memory.DefaultAllocator, schema)
 	defer b.Release()

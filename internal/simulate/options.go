@@ -174,7 +174,10 @@ func (o Options) Validate() error {
 		share float64
 		below float64
 	}{
-		{"duplicates", o.Duplicates, 1}, {"late", o.Late, 1}, {"out of order", o.OutOfOrder, 1}, {"malformed", o.Malformed, 1},
+		{"duplicates", o.Duplicates, 1},
+		{"late", o.Late, 1},
+		{"out of order", o.OutOfOrder, 1},
+		{"malformed", o.Malformed, 1},
 		{"fraud", o.Fraud, attackDense / 2}, // an attack is a burst: there must be time between two
 	} {
 		p.check(s.share >= 0 && s.share < s.below, "%s: a share of %g is not from 0 to below %g", s.name, s.share, s.below)

@@ -3,6 +3,7 @@ package sink
 import (
 	"context"
 	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -63,7 +64,7 @@ func (s *ClickHouse) failedOf(ctx context.Context, t *clickhouseTopic, r clickho
 	f.PayloadBytes = int64(len(payload))
 	if len(payload) > event.MaxFailedPayload {
 		sum := xxh3.HashString128(payload).Bytes()
-		f.PayloadDigest = fmt.Sprintf("%x", sum)
+		f.PayloadDigest = hex.EncodeToString(sum[:])
 		payload = strings.ToValidUTF8(payload[:event.MaxFailedPayload], "")
 	}
 	f.Payload = payload

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"log/slog"
 	"strings"
 	"testing"
@@ -116,14 +115,14 @@ type runningClickhouse struct {
 func (b *clickhouseBench) start(cfg ClickHouseConfig) *runningClickhouse {
 	b.t.Helper()
 	reg := prometheus.NewRegistry()
-	s, err := NewClickHouse(cfg, b.conn, b.codecs, b.opts, reg, slog.New(slog.NewTextHandler(io.Discard, nil)))
+	s, err := NewClickHouse(cfg, b.conn, b.codecs, b.opts, reg, slog.New(slog.DiscardHandler))
 	if err != nil {
 		b.t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	r := &runningClickhouse{s, reg, cancel, make(chan error, 1)}
 	go func() { r.err <- s.Run(ctx) }()
-	b.t.Cleanup(func() { cancel(); r.wait() })
+	b.t.Cleanup(func() { cancel(); _ = r.wait() }) // tests that care have waited
 	return r
 }
 

@@ -74,9 +74,8 @@ func (b *icebergBench) life(failpoints string) bool {
 			}
 			b.t.Fatalf("child: %v\n%s", err, out)
 		case <-deadline:
-			_ = cmd.Process.Kill() // reaped below
-			<-ended
-			b.t.Fatalf("no end: %v\n%s", diff, out)
+			err := errors.Join(cmd.Process.Kill(), <-ended)
+			b.t.Fatalf("no end: %v: %v\n%s", diff, err, out)
 		case <-tick.C:
 			if diff = b.difference(); diff != nil {
 				continue

@@ -3,7 +3,6 @@ package sink
 import (
 	"context"
 	"fmt"
-	"io"
 	"log/slog"
 	"testing"
 	"time"
@@ -58,7 +57,7 @@ func newRedisBench(t *testing.T) *redisBench {
 }
 
 func (b *redisBench) start() {
-	s, err := NewRedis(DefaultRedisConfig(), b.rdb, b.codecs, b.opts, prometheus.NewRegistry(), slog.New(slog.NewTextHandler(io.Discard, nil)))
+	s, err := NewRedis(DefaultRedisConfig(), b.rdb, b.codecs, b.opts, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
 	if err != nil {
 		b.t.Fatal(err)
 	}

@@ -97,8 +97,10 @@ func fillRaw(ctx context.Context, brokers string, n int) error {
 	return fill(ctx, brokers, n, func(cat event.Category, e *event.Event) *kgo.Record {
 		sequence++
 		return &kgo.Record{Topic: cat.RawTopic(), Value: codecs.AppendRaw(nil, cat, e), Headers: []kgo.RecordHeader{
-			{Key: event.HeaderCategory, Value: []byte(cat.String())}, {Key: event.HeaderTenant, Value: []byte(e.Tenant)},
-			{Key: event.HeaderReceived, Value: event.AppendReceived(nil, e.ReceivedAt)}, {Key: event.HeaderLane, Value: []byte{byte(event.LaneOf(e.OccurredAt, e.ReceivedAt))}},
+			{Key: event.HeaderCategory, Value: []byte(cat.String())},
+			{Key: event.HeaderTenant, Value: []byte(e.Tenant)},
+			{Key: event.HeaderReceived, Value: event.AppendReceived(nil, e.ReceivedAt)},
+			{Key: event.HeaderLane, Value: []byte{byte(event.LaneOf(e.OccurredAt, e.ReceivedAt))}},
 			{Key: event.HeaderGateway, Value: event.AppendGateway(nil, 1, sequence)},
 		}}
 	})

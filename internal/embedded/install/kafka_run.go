@@ -56,7 +56,9 @@ func (k *Kafka) Prepare(ctx context.Context, n Node) error {
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("looking for Kafka's state: %w", err)
 	}
-	args := append(k.jvm(k.archive), "kafka.tools.StorageTool", "format", "-t", kafkaClusterID, "-c", n.properties(), "--ignore-formatted")
+	// transaction.version=2 (the default) bumps the producer's epoch with every transaction and then refuses markers of the same epoch again: a broker that
+	// was killed while it wrote the markers of a commit never writes the rest (KAFKA-19999 mends one case of it). Such a transaction hangs for good.
+	args := append(k.jvm(k.archive), "kafka.tools.StorageTool", "format", "-t", kafkaClusterID, "-c", n.properties(), "--ignore-formatted", "--feature", "transaction.version=1")
 	if _, err := (command{dir: n.Dir}).run(ctx, k.java, args...); err != nil {
 		return fmt.Errorf("formatting Kafka's folder: %w", err)
 	}
