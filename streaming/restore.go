@@ -5,11 +5,18 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"millrace/internal/fault"
 )
+
+// hangingID: a transaction that nobody will ever end holds back what read_committed shows.
+const hangingID fault.ID = "MR-STR-008"
 
 // restored is a task that has its state, or the reason why it has none.
 type restored struct {
@@ -143,11 +150,16 @@ func (r *restorer) read(ctx context.Context) error {
 	}
 	r.cl.AddConsumePartitions(from)
 	left := len(r.parts)
-	said := time.Now()
+	said, moved := time.Now(), time.Now()
 	for left > 0 {
-		f := r.cl.PollRecords(ctx, 50_000)
-		if err := ctx.Err(); err != nil {
-			return fmt.Errorf("restoring: %w", context.Cause(ctx))
+		f, err := r.poll(ctx)
+		if err != nil {
+			return err
+		}
+		if f.NumRecords() > 0 {
+			moved = time.Now()
+		} else if silent := time.Since(moved); silent > max(time.Minute, 3*r.w.cfg.TransactionTimeout) {
+			return fault.Newf(hangingID, "restoring: nothing more can be read of %s for %s", strings.Join(r.open(), ", "), silent.Round(time.Second))
 		}
 		var errs []error
 		f.EachError(func(topic string, p int32, err error) {
@@ -181,6 +193,32 @@ func (r *restorer) read(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// poll waits a second at most, so that a partition that gives nothing is noticed.
+func (r *restorer) poll(ctx context.Context) (kgo.Fetches, error) {
+	pollCtx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	f := r.cl.PollRecords(pollCtx, 50_000)
+	if ctx.Err() != nil {
+		return nil, fmt.Errorf("restoring: %w", context.Cause(ctx))
+	}
+	if pollCtx.Err() != nil && f.NumRecords() == 0 {
+		return nil, nil
+	}
+	return f, nil
+}
+
+// open names the partitions whose barrier has not been seen.
+func (r *restorer) open() []string {
+	var out []string
+	for tp, p := range r.parts {
+		if !p.done {
+			out = append(out, fmt.Sprintf("%s/%d", tp.topic, tp.partition))
+		}
+	}
+	slices.Sort(out)
+	return out
 }
 
 func (r *restorer) apply(p *restorePart, rec *kgo.Record) error {

@@ -182,7 +182,7 @@ func clickhousePeer(ctx context.Context, j job) (cost, error) {
 	if err := empty(ctx, conn); err != nil {
 		return cost{}, err
 	}
-	c, err := measure(j.Profile, func() (int64, error) {
+	c, err := measureHeld(j.Profile, func() (int64, error) {
 		for _, b := range blocks {
 			if err := b.insert(ctx, conn); err != nil {
 				return 0, fmt.Errorf("inserting into %s: %w", b.table, err)

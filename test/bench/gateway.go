@@ -26,6 +26,8 @@ type load struct {
 	seconds     float64
 }
 
+func (l load) name() string { return fmt.Sprintf("gateway, %d a request", l.batch) }
+
 // benchGateway measures the gateway process beside a bare one, both with the same broker, topics, acknowledgements, compression, linger and partitions, under the
 // same requests. Counted is the CPU time of the measured process alone.
 func benchGateway(ctx context.Context, s settings, say func(string, ...any)) (_ []result, err error) {
@@ -61,6 +63,9 @@ func benchGateway(ctx context.Context, s settings, say func(string, ...any)) (_ 
 
 	var all []result
 	for i, l := range s.gateway {
+		if !s.want.MatchString(l.name()) {
+			continue
+		}
 		texts, err := bodies(ctx, max(2000, 40*l.batch), l.batch)
 		if err != nil {
 			return all, err
@@ -88,7 +93,7 @@ func benchGateway(ctx context.Context, s settings, say func(string, ...any)) (_ 
 		if i == len(s.gateway)-1 {
 			goal = 0.6
 		}
-		all = append(all, compare(fmt.Sprintf("gateway, %d a request", l.batch), "events", "bare net/http + franz-go producer", goal, turns))
+		all = append(all, compare(l.name(), "events", "bare net/http + franz-go producer", goal, turns))
 	}
 	return all, ours.direct(ctx)
 }

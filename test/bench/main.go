@@ -6,10 +6,12 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"syscall"
 
 	"millrace/internal/embedded"
@@ -42,8 +44,8 @@ func main() {
 		if *quick {
 			s = small()
 		}
-		s.reps, s.profiles, s.binary = *reps, *profiles, filepath.Join(root, "bin", "millrace")
-		err = runAll(ctx, s, want, *out, os.Stdout)
+		s.reps, s.profiles, s.binary, s.want = *reps, *profiles, filepath.Join(root, "bin", "millrace"), want
+		err = runAll(ctx, s, *out, os.Stdout)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -60,6 +62,7 @@ type settings struct {
 	gateway []load // by events in a request
 	hot     int    // events
 	sinks   int    // events
+	want    *regexp.Regexp
 }
 
 func full() settings {
@@ -75,7 +78,7 @@ func small() settings {
 
 // benches is the table of all of them.
 var benches = []struct {
-	name string
+	name string // results' names begin with it
 	run  func(ctx context.Context, s settings, say func(format string, a ...any)) ([]result, error)
 }{
 	{"gateway", benchGateway},
@@ -85,7 +88,7 @@ var benches = []struct {
 }
 
 // runAll runs the benches whose name fits. What was measured is printed and kept also if a later bench fails.
-func runAll(ctx context.Context, s settings, want *regexp.Regexp, out string, w *os.File) error {
+func runAll(ctx context.Context, s settings, out string, w io.Writer) error {
 	if s.profiles != "" {
 		if err := os.MkdirAll(s.profiles, 0o755); err != nil {
 			return fmt.Errorf("making the folder of profiles: %w", err)
@@ -95,7 +98,7 @@ func runAll(ctx context.Context, s settings, want *regexp.Regexp, out string, w 
 	var all []result
 	var failed error
 	for _, b := range benches {
-		if !want.MatchString(b.name) {
+		if names := s.names(b.name); !slices.ContainsFunc(names, s.want.MatchString) {
 			continue
 		}
 		say("%s (load average %s)", b.name, loadAverage())
@@ -107,7 +110,7 @@ func runAll(ctx context.Context, s settings, want *regexp.Regexp, out string, w 
 		}
 	}
 	if len(all) == 0 && failed == nil {
-		return fmt.Errorf("no bench has a name like %q", want)
+		return fmt.Errorf("no bench has a name like %q", s.want)
 	}
 	if err := writeTable(w, all); err != nil {
 		return err
@@ -116,6 +119,18 @@ func runAll(ctx context.Context, s settings, want *regexp.Regexp, out string, w 
 		return err
 	}
 	return failed
+}
+
+// names are those of a bench's results.
+func (s settings) names(bench string) []string {
+	if bench != "gateway" {
+		return []string{bench}
+	}
+	var out []string
+	for _, l := range s.gateway {
+		out = append(out, l.name())
+	}
+	return out
 }
 
 // checkout is the folder of go.mod above the working folder.

@@ -26,6 +26,7 @@ type scenario struct {
 	events int
 	rate   int // 0: as fast as possible
 	during func(ctx context.Context, p *platform) error
+	after  func(ctx context.Context, p *platform) error
 }
 
 func scenarios(full bool) []scenario {
@@ -34,7 +35,7 @@ func scenarios(full bool) []scenario {
 		events, outage = 200_000, 60*time.Second
 	}
 	out := []scenario{
-		{name: "path/kfake", broker: embedded.BrokerKfake, events: events},
+		{name: "path/kfake", broker: embedded.BrokerKfake, events: events, after: documents},
 		{name: "path/apache", broker: embedded.BrokerApache, events: events},
 		{name: "kill-tree/apache", broker: embedded.BrokerApache, events: events, rate: 4000, during: killTree},
 	}
@@ -87,7 +88,10 @@ func runScenario(ctx context.Context, bin string, s scenario, keep bool, out io.
 	if err != nil {
 		return err
 	}
-	return p.verify(ctx, sum)
+	if err := p.verify(ctx, sum); err != nil || s.after == nil {
+		return err
+	}
+	return s.after(ctx, p)
 }
 
 // after waits for about a third of a scenario's traffic.
