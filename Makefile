@@ -31,8 +31,12 @@ up: build ## Install what is missing, start the whole platform and stay in the f
 down: ## End the platform that `make up` started
 	$(BIN) down --data $(DATA)
 
+.PHONY: install
+install: build ## Bring the embedded servers into .cache/ (make up and make test do so by themselves)
+	$(BIN) install
+
 .PHONY: test
-test: build ## Install what is missing and run the tests of CI
+test: install ## Install what is missing and run the tests of CI
 	go test $(TEST_FLAGS) ./...
 	cd internal/embedded/temporal && go vet ./...
 

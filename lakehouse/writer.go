@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 	"unicode/utf8"
 
@@ -40,6 +41,7 @@ const maxAmount = 1_000_000_000_000_000_000
 // Writer turns rows of one table into Parquet files, each of one day of ingested_at. What it wrote is visible only after Append. It belongs to one goroutine.
 type Writer struct {
 	tbl     *table.Table
+	small   map[int]*table.Table // by bytes of a Bloom filter
 	columns schema.Table
 	layout  *layout
 	cat     string // category of the table
@@ -84,7 +86,7 @@ func (c *Catalog) NewWriter(ctx context.Context, name string) (*Writer, error) {
 	if err != nil {
 		return nil, fault.New("MR-ICE-002", fmt.Errorf("table %s: %w", name, err))
 	}
-	w := &Writer{tbl: t, columns: columns, layout: l, days: map[int32]*openDay{}, text: make([]string, len(l.texts))}
+	w := &Writer{tbl: t, small: map[int]*table.Table{}, columns: columns, layout: l, days: map[int32]*openDay{}, text: make([]string, len(l.texts))}
 	for _, cat := range event.Categories() {
 		if cat.Table() == name {
 			w.cat = cat.String()
@@ -116,6 +118,34 @@ func unsorted(t *table.Table) (*table.Table, error) {
 		return nil, fmt.Errorf("metadata of table %v: %w", t.Identifier(), err)
 	}
 	return table.New(t.Identifier(), meta, t.MetadataLocation(), t.FS, nil), nil
+}
+
+// sized is the table with Bloom filters for a file of so many rows: iceberg-go makes each as large as the table's bound allows, 1 MiB, which a file of a few
+// hundred rows would carry twice. Ten bits a value give 1 % false positives (Bloom 1970).
+func (w *Writer) sized(rows int) (*table.Table, error) {
+	size := 1024
+	for size < rows*10/8 {
+		size *= 2
+	}
+	if size >= table.ParquetBloomFilterMaxBytesDefault {
+		return w.tbl, nil
+	}
+	if t := w.small[size]; t != nil {
+		return t, nil
+	}
+	b, err := table.MetadataBuilderFromBase(w.tbl.Metadata(), w.tbl.MetadataLocation())
+	if err != nil {
+		return nil, fmt.Errorf("metadata of table %v: %w", w.tbl.Identifier(), err)
+	}
+	if err := b.SetProperties(iceberg.Properties{table.ParquetBloomFilterMaxBytesKey: strconv.Itoa(size)}); err != nil {
+		return nil, fmt.Errorf("metadata of table %v: %w", w.tbl.Identifier(), err)
+	}
+	meta, err := b.Build()
+	if err != nil {
+		return nil, fmt.Errorf("metadata of table %v: %w", w.tbl.Identifier(), err)
+	}
+	w.small[size] = table.New(w.tbl.Identifier(), meta, w.tbl.MetadataLocation(), w.tbl.FS, nil)
+	return w.small[size], nil
 }
 
 // SchemaID is the Iceberg schema that the writer writes.
@@ -161,7 +191,7 @@ func (w *Writer) write(ctx context.Context, r *row, ingested int64) error {
 	w.bytes += int64(bytes)
 	w.newest = max(w.newest, ingested)
 	if d.block.rows >= batchRows || d.block.bytes >= batchBytes {
-		return w.flush(ctx, d)
+		return w.flush(ctx, d, false)
 	}
 	return nil
 }
@@ -302,8 +332,8 @@ func (w *Writer) oldest(fits func(*openDay) bool) int32 {
 	return best
 }
 
-// flush sends the day's batch to its file.
-func (w *Writer) flush(ctx context.Context, d *openDay) error {
+// flush sends the day's batch to its file. The last batch of a day that has no file yet is all of its file.
+func (w *Writer) flush(ctx context.Context, d *openDay, last bool) error {
 	if d.block.rows == 0 {
 		return nil
 	}
@@ -313,7 +343,14 @@ func (w *Writer) flush(ctx context.Context, d *openDay) error {
 				return err
 			}
 		}
-		d.stream = w.open(ctx)
+		t := w.tbl
+		if last {
+			var err error
+			if t, err = w.sized(d.block.rows); err != nil {
+				return err
+			}
+		}
+		d.stream = w.open(ctx, t)
 		w.streams++
 	}
 	failpoint.Hit(FailMidWrite)
@@ -333,7 +370,7 @@ func (w *Writer) closeFile(d *openDay) error {
 
 func (w *Writer) closeDay(ctx context.Context, day int32) error {
 	d := w.days[day]
-	if err := w.flush(ctx, d); err != nil {
+	if err := w.flush(ctx, d, true); err != nil {
 		return err
 	}
 	delete(w.days, day)
@@ -399,7 +436,7 @@ type stream struct {
 	err     error
 }
 
-func (w *Writer) open(ctx context.Context) *stream {
+func (w *Writer) open(ctx context.Context, t *table.Table) *stream {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx)) // the stream outlives the call
 	s := &stream{batches: make(chan arrow.RecordBatch, 1), cancel: cancel, done: make(chan struct{})}
 	go func() {
@@ -417,7 +454,7 @@ func (w *Writer) open(ctx context.Context) *stream {
 				}
 			}
 		}
-		for f, err := range table.WriteRecords(ctx, w.tbl, w.layout.arrow, input, table.WithClusteredWrite(), table.WithRecordBatchBufferSize(1)) {
+		for f, err := range table.WriteRecords(ctx, t, w.layout.arrow, input, table.WithClusteredWrite(), table.WithRecordBatchBufferSize(1)) {
 			if err != nil {
 				s.err = err
 				return

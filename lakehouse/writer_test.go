@@ -309,3 +309,25 @@ func TestFilesAreZstdAndHaveBloomFiltersOnIDs(t *testing.T) {
 		t.Errorf("bloom filters (-want +got):\n%s", d)
 	}
 }
+
+func TestAFileOfFewRowsCarriesSmallBloomFilters(t *testing.T) {
+	c := ensureTest(t)
+	w, err := c.NewWriter(t.Context(), "events_custom")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 300 {
+		e := event.Event{ID: fmt.Sprintf("e-%d", i), Tenant: "t", Name: "x", VisitorID: fmt.Sprintf("v-%d", i)}
+		e.OccurredAt, e.ReceivedAt, e.IngestedAt = 1_772_366_400_000_000, 1_772_366_400_000_000, 1_772_366_400_000_000
+		if err := w.WriteEvent(t.Context(), &e, Provenance{Topic: "events.custom", Offset: int64(i)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	files, err := w.Finish(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(files) != 1 || files[0].FileSizeBytes() > 100_000 {
+		t.Fatalf("%d files, the first of %d bytes", len(files), files[0].FileSizeBytes())
+	}
+}

@@ -96,8 +96,16 @@ func splitArray(body []byte, yield func([]byte) bool) {
 	}
 }
 
-// element gives the array element at the start of body: strictly if it is JSON, else by brackets and quotes alone.
+// element gives the array element at the start of body.
 func element(d *jx.Decoder, body []byte) []byte {
+	if text := scan(body); text != nil {
+		return text
+	}
+	return carefulElement(d, body)
+}
+
+// carefulElement gives the array element at the start of body: strictly if it is JSON, else by brackets and quotes alone.
+func carefulElement(d *jx.Decoder, body []byte) []byte {
 	d.ResetBytes(body)
 	if raw, err := d.Raw(); err == nil {
 		if after := bytes.TrimLeft(body[len(raw):], " \t\r\n"); len(after) == 0 || after[0] == ',' || after[0] == ']' {

@@ -124,7 +124,7 @@ func icebergPeer(ctx context.Context, j job) (cost, error) {
 		tables = append(tables, t)
 	}
 	var size int64
-	c, err := measureHeld(j.Profile, func() (n int64, err error) {
+	c, err := measure(j.Profile, func() (n int64, err error) {
 		for i, t := range tables {
 			bytes, err := t.write(filepath.Join(j.Dir, fmt.Sprintf("plain-%d.parquet", i)))
 			if err != nil {

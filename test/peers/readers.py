@@ -5,13 +5,12 @@ usage: readers.py ENDPOINTS_JSON
 ENDPOINTS_JSON is the platform's endpoints.json. Standard output is one JSON object, {reader: {table: {...}}}, with per table:
   rows, distinct         rows; distinct (tenant, source, event_id), or failed_id in failed_events
   hash_lo, hash_hi       sums of the halves of row_hash
-  value                  {currency: sum of value as an exact decimal}
+  value, revenue         {currency: sum of value as an exact decimal}, of all events and of purchases
   items, item_price      lines of items and the exact sum of their prices
   offsets                greatest kafka_offset per partition
 Exit status: 0 if both readers agree on every table, 1 if not, 2 if a table cannot be read.
 """
 
-import decimal
 import importlib
 import json
 import pathlib
@@ -21,58 +20,20 @@ import traceback
 import duckdb
 from pyiceberg.catalog.sql import SqlCatalog
 
+from sums import Sums
+
 NAMESPACE_KEYS = ("catalog_uri", "catalog_name", "warehouse", "namespace")
-
-
-class Sums:
-    """What is added up over the batches of one table."""
-
-    def __init__(self):
-        self.rows = self.hash_lo = self.hash_hi = self.items = 0
-        self.ids, self.value, self.offsets = set(), {}, {}
-        self.item_price = decimal.Decimal(0)
-
-    def add(self, batch):
-        if batch.num_rows == 0:
-            return
-        columns = {name: batch.column(i).to_pylist() for i, name in enumerate(batch.schema.names)}
-        self.rows += batch.num_rows
-        if "event_id" in columns and "row_hash" in columns:
-            self.ids.update(zip(columns["tenant"], columns["source"], columns["event_id"]))
-        else:
-            self.ids.update(columns["failed_id"])
-        for h in columns.get("row_hash", ()):
-            self.hash_lo += h & 0xFFFFFFFF
-            self.hash_hi += (h >> 32) & 0xFFFFFFFF
-        for currency, value in zip(columns.get("currency", ()), columns.get("value", ())):
-            if value is not None:
-                key = currency or ""
-                self.value[key] = self.value.get(key, decimal.Decimal(0)) + value
-        for lines in columns.get("items", ()):
-            for item in lines or ():
-                self.items += 1
-                if item["price"] is not None:
-                    self.item_price += item["price"]
-        for partition, offset in zip(columns["kafka_partition"], columns["kafka_offset"]):
-            self.offsets[partition] = max(offset, self.offsets.get(partition, -1))
-
-    def result(self):
-        return {
-            "rows": self.rows, "distinct": len(self.ids), "hash_lo": self.hash_lo, "hash_hi": self.hash_hi,
-            "value": {k: str(v) for k, v in sorted(self.value.items())}, "items": self.items, "item_price": str(self.item_price),
-            "offsets": {str(k): v for k, v in sorted(self.offsets.items())},
-        }
 
 
 def over(batches):
     sums = Sums()
     for batch in batches:
-        sums.add(batch)
+        if batch.num_rows > 0:
+            sums.add({name: batch.column(i).to_pylist() for i, name in enumerate(batch.schema.names)})
     return sums.result()
 
 
 def main(path):
-    decimal.getcontext().prec = 60
     at = json.loads(pathlib.Path(path).read_text())["iceberg"]
     for key in NAMESPACE_KEYS:
         if not at.get(key):
