@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"strings"
 	"time"
 
 	"github.com/ClickHouse/clickhouse-go/v2"
@@ -89,7 +90,7 @@ func Query(ctx context.Context, conn driver.Conn, sql string, limits Limits) (*R
 	rows, err := conn.Query(clickhouse.Context(ctx, clickhouse.WithSettings(settings)), sql)
 	if err != nil {
 		cancel()
-		return nil, fault.New("MR-CH-004", err)
+		return nil, fault.New("MR-CH-004", readable(err))
 	}
 	out := &Rows{rows: rows, cancel: cancel, left: limits.Rows, Columns: rows.Columns()}
 	for _, t := range rows.ColumnTypes() {
@@ -155,4 +156,15 @@ func (r *Rows) Close() error {
 		return fmt.Errorf("closing a query: %w", err)
 	}
 	return nil
+}
+
+// readable cuts the list of everything that the parser would have understood, which is longer than a screen, from a syntax error.
+func readable(err error) error {
+	var ex *clickhouse.Exception
+	if !errors.As(err, &ex) {
+		return err
+	}
+	short := *ex
+	short.Message, _, _ = strings.Cut(ex.Message, ". Expected one of")
+	return &short
 }
