@@ -134,7 +134,7 @@ type block struct {
 	rows    int
 	bytes   int
 	last    int // rows of the last batch
-	texts   []textColumn
+	texts   []textBuffer
 	ints    []*array.Int32Builder
 	longs   []longColumn
 	opts    []longColumn
@@ -149,7 +149,6 @@ type block struct {
 type textColumn struct {
 	b     *array.StringBuilder
 	nulls int
-	size  int // bytes in the last batch: what the next one reserves
 }
 
 func (c *textColumn) value(s string) {
@@ -226,7 +225,8 @@ func newBlock(l *layout) (_ *block, err error) {
 	}()
 	b := &block{l: l, rb: array.NewRecordBuilder(memory.DefaultAllocator, l.arrow)}
 	for _, s := range l.texts {
-		b.texts = append(b.texts, textColumn{b: b.rb.Field(s.at).(*array.StringBuilder)})
+		_ = b.rb.Field(s.at).(*array.StringBuilder) // the type that textBuffer makes
+		b.texts = append(b.texts, textBuffer{})
 	}
 	for _, s := range l.ints {
 		b.ints = append(b.ints, b.rb.Field(s.at).(*array.Int32Builder))
@@ -272,11 +272,9 @@ func (b *block) add(r *row, text, products []string, bytes int) {
 		b.reserve()
 	}
 	for i := range b.texts {
-		if text[i] == "" && !b.l.texts[i].required {
-			b.texts[i].nulls++
-			continue
+		if text[i] != "" || b.l.texts[i].required {
+			b.texts[i].value(b.rows, text[i])
 		}
-		b.texts[i].value(text[i])
 	}
 	for i, c := range b.ints {
 		c.Append(b.l.ints[i].int(r))
@@ -335,12 +333,6 @@ func (b *block) reserve() {
 	if b.last == 0 {
 		return
 	}
-	for i := range b.texts {
-		if c := &b.texts[i]; c.size > 0 {
-			c.b.Reserve(b.last)
-			c.b.ReserveData(c.size)
-		}
-	}
 	for _, c := range b.ints {
 		c.Reserve(b.last)
 	}
@@ -351,12 +343,9 @@ func (b *block) reserve() {
 
 // batch takes the rows out as a record batch, which the caller releases.
 func (b *block) batch() arrow.RecordBatch {
-	for _, cols := range [][]textColumn{b.texts, b.itText} {
-		for i := range cols {
-			cols[i].size = cols[i].b.DataLen()
-			cols[i].b.AppendNulls(cols[i].nulls)
-			cols[i].nulls = 0
-		}
+	for i := range b.itText {
+		b.itText[i].b.AppendNulls(b.itText[i].nulls)
+		b.itText[i].nulls = 0
 	}
 	for _, cols := range [][]longColumn{b.opts, b.itLong} {
 		for i := range cols {
@@ -366,6 +355,19 @@ func (b *block) batch() arrow.RecordBatch {
 	for _, at := range b.l.unknown {
 		b.rb.Field(at).AppendNulls(b.rows)
 	}
+	columns := make([]arrow.Array, len(b.rb.Fields()))
+	for i, s := range b.l.texts {
+		columns[s.at] = b.texts[i].array(b.rows)
+	}
+	for i, f := range b.rb.Fields() {
+		if columns[i] == nil {
+			columns[i] = f.NewArray()
+		}
+	}
+	rec := array.NewRecordBatch(b.l.arrow, columns, int64(b.rows))
+	for _, c := range columns {
+		c.Release() // rec holds it
+	}
 	b.last, b.rows, b.bytes = b.rows, 0, 0
-	return b.rb.NewRecordBatch()
+	return rec
 }

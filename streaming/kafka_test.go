@@ -119,10 +119,18 @@ func (b *bed) start(instance string, change func(*Config, *Topology, *Worker)) *
 	return r
 }
 
+// patience is how long a test waits for what must come: a machine may be busy with other tests.
+const patience = 2 * time.Minute
+
 func (b *bed) ready(ws ...*running) {
 	b.t.Helper()
 	for _, w := range ws {
-		eventually(b.t, 40*time.Second, func() string {
+		eventually(b.t, patience, func() string {
+			select {
+			case <-w.done:
+				b.t.Fatalf("the worker has ended: %v", w.err())
+			default:
+			}
 			if err := w.Ready(); err != nil {
 				return err.Error()
 			}
@@ -152,7 +160,7 @@ func (b *bed) all(topic string) []*kgo.Record { return b.read(b.prefix + topic) 
 
 func (b *bed) read(topic string) []*kgo.Record {
 	b.t.Helper()
-	ctx, cancel := context.WithTimeout(b.t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(b.t.Context(), patience)
 	defer cancel()
 	ends, err := b.adm.ListCommittedOffsets(ctx, topic)
 	if err != nil {
@@ -212,7 +220,7 @@ func eventually(t testing.TB, within time.Duration, f func() string) {
 // count waits for n distinct values in the out topic and requires that none is twice.
 func (b *bed) count(n int) {
 	b.t.Helper()
-	eventually(b.t, 30*time.Second, func() string {
+	eventually(b.t, patience, func() string {
 		if got := len(b.all(outTopic)); got < n {
 			return fmt.Sprintf("%d of %d outputs", got, n)
 		}

@@ -178,7 +178,7 @@ func rebalances(committer bool) func(b *bed) {
 		}
 		feed()
 		w1 := b.start("w1", change)
-		eventually(b.t, 30*time.Second, func() string {
+		eventually(b.t, patience, func() string {
 			feed()
 			if err := w1.Ready(); err != nil {
 				return err.Error()
@@ -205,7 +205,7 @@ func offsetsOnly(b *bed) {
 	b.ready(w)
 	b.feed("x", 10, 1_000_000_000)
 	top := b.topology()
-	eventually(b.t, 20*time.Second, func() string {
+	eventually(b.t, patience, func() string {
 		got, err := b.adm.FetchOffsets(b.t.Context(), b.prefix+"g")
 		if err != nil {
 			return err.Error()
@@ -221,7 +221,7 @@ func offsetsOnly(b *bed) {
 	})
 	before := len(b.read(ChangelogTopic(top)))
 	b.feed("y", 10, 1_000_000_000)
-	eventually(b.t, 20*time.Second, func() string {
+	eventually(b.t, patience, func() string {
 		got, err := b.adm.FetchOffsets(b.t.Context(), b.prefix+"g")
 		if err != nil {
 			return err.Error()
@@ -258,7 +258,7 @@ func timersOnly(b *bed) {
 		slices.Sort(got)
 		return got
 	}
-	eventually(b.t, 30*time.Second, func() string { return cmp.Diff(want, fired()) })
+	eventually(b.t, patience, func() string { return cmp.Diff(want, fired()) })
 	must(b.t, w.stop())
 	w = b.start("w0", nil) // nothing fires again
 	b.ready(w)
@@ -337,7 +337,7 @@ func killed(b *bed) {
 		c := b.child("w0")
 		b.feed(fmt.Sprintf("x%d", i), 100, 1_000_000_000+int64(i)*1_000_000)
 		n += 400
-		eventually(b.t, 30*time.Second, func() string {
+		eventually(b.t, patience, func() string {
 			if len(b.all(outTopic)) < n/2 {
 				return "nothing comes out"
 			}
@@ -358,7 +358,7 @@ func duel(b *bed) {
 	w1 := b.start("w0", nil)
 	n := 200
 	var ended *running
-	eventually(b.t, 30*time.Second, func() string {
+	eventually(b.t, patience, func() string {
 		b.feed(fmt.Sprintf("y%d", n), 5, 1_001_000_000)
 		n += 20
 		select {
@@ -386,7 +386,7 @@ func (b *bed) refused(w *running, want fault.ID) {
 	b.t.Helper()
 	select {
 	case <-w.done:
-	case <-time.After(40 * time.Second):
+	case <-time.After(patience):
 		b.t.Fatal("the worker goes on")
 	}
 	if id, _ := fault.IDOf(w.err()); id != want {
@@ -414,7 +414,7 @@ func recreated(b *bed) {
 	if _, err := b.adm.DeleteTopic(b.t.Context(), in); err != nil {
 		b.t.Fatal(err)
 	}
-	eventually(b.t, 20*time.Second, func() string {
+	eventually(b.t, patience, func() string {
 		if _, err := b.adm.CreateTopic(b.t.Context(), b.parts, 1, nil, in); err != nil {
 			return err.Error()
 		}
@@ -423,7 +423,7 @@ func recreated(b *bed) {
 	w = b.start("w0", nil)
 	select {
 	case <-w.done:
-	case <-time.After(40 * time.Second):
+	case <-time.After(patience):
 		b.t.Fatal("the worker goes on")
 	}
 	if id, _ := fault.IDOf(w.err()); id != "MR-STR-003" && id != "MR-STR-004" {

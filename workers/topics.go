@@ -67,7 +67,8 @@ func (c KafkaConfig) configs(compacted bool, retention time.Duration) map[string
 	return out
 }
 
-// ensureTopics creates the topics that are missing and checks the partition counts of those that are there. Several processes may do so at once.
+// ensureTopics creates the topics that are missing and checks the partition counts of those that are there; it succeeds once the broker shows all of them.
+// Several processes may do so at once. It is to be called again until it succeeds.
 func (c KafkaConfig) ensureTopics(ctx context.Context, opts []kgo.Opt, want []topic) error {
 	cl, err := kgo.NewClient(opts...)
 	if err != nil {
@@ -80,6 +81,7 @@ func (c KafkaConfig) ensureTopics(ctx context.Context, opts []kgo.Opt, want []to
 		return fmt.Errorf("listing topics: %w", err)
 	}
 	var errs []error
+	made := 0
 	for _, t := range want {
 		if d, ok := have[t.name]; ok && d.Err == nil {
 			if n := int32(len(d.Partitions)); n != t.partitions {
@@ -98,6 +100,10 @@ func (c KafkaConfig) ensureTopics(ctx context.Context, opts []kgo.Opt, want []to
 		if err != nil && !errors.Is(err, kerr.TopicAlreadyExists) {
 			errs = append(errs, fmt.Errorf("creating topic %s: %w", t.name, err))
 		}
+		made++
+	}
+	if made > 0 && len(errs) == 0 {
+		return fmt.Errorf("%d topics were just made and may not be seen everywhere yet", made) // the caller comes again
 	}
 	return errors.Join(errs...)
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -163,13 +164,15 @@ func TestRecordsComeBackAsTheyWereAndInOrder(t *testing.T) {
 }
 
 func TestAnyMixOfAppendsDrainsAndRestartsKeepsEveryRecordInOrder(t *testing.T) {
+	parent := t.TempDir()
+	var runs atomic.Int64
 	rapid.Check(t, func(rt *rapid.T) {
 		cfg := DefaultConfig()
-		dir, err := os.MkdirTemp(t.TempDir(), "s")
-		if err != nil {
+		cfg.Dir = filepath.Join(parent, strconv.Itoa(int(runs.Add(1)))) // a folder a case: t.TempDir would grow a list of clean-ups
+		if err := os.Mkdir(cfg.Dir, 0o700); err != nil {
 			rt.Fatal(err)
 		}
-		cfg.Dir, cfg.SegmentBytes, cfg.MaxBytes = dir, 1<<10, 1<<30
+		cfg.SegmentBytes, cfg.MaxBytes = 1<<10, 1<<30
 		k := &sink{}
 		var want []string
 		var s *Spool
@@ -221,7 +224,7 @@ func TestAnyMixOfAppendsDrainsAndRestartsKeepsEveryRecordInOrder(t *testing.T) {
 		if diff := cmp.Diff(want, append([]string{}, k.values()...)); diff != "" && len(want) > 0 {
 			rt.Fatalf("-want +got\n%s", diff)
 		}
-		left, err := os.ReadDir(dir)
+		left, err := os.ReadDir(cfg.Dir)
 		if err != nil || len(left) > 0 {
 			rt.Fatalf("left: %v %v", left, err)
 		}

@@ -45,6 +45,9 @@ func main() {
 			s = small()
 		}
 		s.reps, s.profiles, s.binary, s.want = *reps, *profiles, filepath.Join(root, "bin", "millrace"), want
+		if b := os.Getenv("MILLRACE_BIN"); b != "" {
+			s.binary = b
+		}
 		err = runAll(ctx, s, *out, os.Stdout)
 	}
 	if err != nil {

@@ -67,7 +67,7 @@ def main(path):
     at = json.loads(pathlib.Path(path).read_text())
     consumer = Consumer({
         "bootstrap.servers": at["kafka"]["brokers"], "group.id": "millrace.peers", "enable.auto.commit": False,
-        "isolation.level": "read_committed", "enable.partition.eof": True,
+        "isolation.level": "read_committed", "enable.partition.eof": True, "enable.metrics.push": False,
     })
     deserialize = AvroDeserializer(SchemaRegistryClient({"url": at["schema_registry"]}))
     out, status = {}, 0
