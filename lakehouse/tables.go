@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/apache/iceberg-go"
 	"github.com/apache/iceberg-go/catalog"
@@ -75,11 +76,28 @@ func EnsureTables(ctx context.Context, c *Catalog) error {
 		if err != nil {
 			return err
 		}
-		if err := c.ensureTable(ctx, want); err != nil {
+		if err := c.patiently(ctx, func() error { return c.ensureTable(ctx, want) }); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// patiently repeats f while SQLite says that another process writes. Its own busy timeout does not cover a transaction that began to read and then wants to
+// write: that one is refused at once (https://sqlite.org/rescode.html#busy_snapshot).
+func (c *Catalog) patiently(ctx context.Context, f func() error) error {
+	deadline := time.Now().Add(10 * max(c.cfg.BusyTimeout, time.Second))
+	for {
+		err := f()
+		if err == nil || !strings.Contains(err.Error(), "SQLITE_BUSY") || time.Now().After(deadline) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return errors.Join(err, ctx.Err())
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
 }
 
 func (c *Catalog) ensureTable(ctx context.Context, want schema.Table) error {

@@ -177,6 +177,7 @@ func TestAnyMixOfAppendsDrainsAndRestartsKeepsEveryRecordInOrder(t *testing.T) {
 		var want []string
 		var s *Spool
 		start := func() {
+			var err error
 			if s, err = Open(cfg, prometheus.NewRegistry(), slog.New(slog.DiscardHandler)); err != nil {
 				rt.Fatal(err)
 			}
