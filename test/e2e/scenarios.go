@@ -37,12 +37,12 @@ func scenarios(full bool) []scenario {
 	out := []scenario{
 		{name: "path/kfake", broker: embedded.BrokerKfake, events: events, after: documents},
 		{name: "path/apache", broker: embedded.BrokerApache, events: events},
-		{name: "kill-tree/apache", broker: embedded.BrokerApache, events: events, rate: 4000, during: killTree},
+		{name: "kill-roles/apache", broker: embedded.BrokerApache, events: events, rate: 4000, during: killRoles},
 	}
 	if !full {
 		return out
 	}
-	out = append(out, scenario{name: "kill-tree/kfake", broker: embedded.BrokerKfake, events: events, rate: 4000, during: killTree})
+	out = append(out, scenario{name: "kill-tree/apache", broker: embedded.BrokerApache, events: events, rate: 4000, during: killTree})
 	children := append(workers.RoleNames(), embedded.ClickHouseChild, embedded.RedisChild, embedded.KafkaChild)
 	for _, c := range children {
 		out = append(out, scenario{name: "kill/" + c, broker: embedded.BrokerApache, events: events, rate: 6000, during: kill(c)})
@@ -232,4 +232,24 @@ func pause(ctx context.Context, d time.Duration) error {
 	case <-time.After(d):
 		return nil
 	}
+}
+
+// killRoles is kill -9 of all our processes but the supervisor, at once.
+func killRoles(ctx context.Context, p *platform) error {
+	if err := after(ctx, p, 3000); err != nil {
+		return err
+	}
+	pids, err := p.pids(ctx)
+	if err != nil {
+		return err
+	}
+	for _, role := range workers.RoleNames() {
+		if pids[role] == 0 {
+			return fmt.Errorf("%s does not run", role)
+		}
+		if err := syscall.Kill(pids[role], syscall.SIGKILL); err != nil {
+			return err
+		}
+	}
+	return p.healthy(ctx)
 }
