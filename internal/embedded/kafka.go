@@ -41,12 +41,16 @@ func (p *Platform) kafka(ctx context.Context) (Child, error) {
 	if err != nil {
 		return Child{}, err
 	}
+	internal, err := p.folder.Ports.Get(ctx, "kafka-internal")
+	if err != nil {
+		return Child{}, err
+	}
 	p.endpoints.Kafka = local(ports[0])
-	node := install.Node{Dir: filepath.Join(p.opts.DataDir, "kafka"), Port: ports[0], Controller: ports[1]}
+	node := install.Node{Dir: filepath.Join(p.opts.DataDir, "kafka"), Port: ports[0], Controller: ports[1], Internal: internal}
 	var apache *install.Kafka
 	return Child{
 		Name:  KafkaChild,
-		Ports: []string{"kafka", "kafka-controller"},
+		Ports: []string{"kafka", "kafka-controller", "kafka-internal"},
 		Prepare: func(ctx context.Context, note func(string)) (err error) {
 			if kind != BrokerKfake {
 				apache, err = p.installer(note).Kafka(ctx)
@@ -62,6 +66,12 @@ func (p *Platform) kafka(ctx context.Context) (Child, error) {
 				note(KfakeLimits)
 				return p.keepBroker(BrokerKfake)
 			}
+			if p.waitroom == nil {
+				if p.waitroom, err = openWaitroom(ctx, local(0), local(internal), p.opts.Log); err != nil {
+					return err
+				}
+			}
+			node.Wait = p.waitroom.port()
 			note("formatting")
 			if err := apache.Prepare(ctx, node); err != nil {
 				return err

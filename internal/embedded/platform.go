@@ -37,6 +37,8 @@ type Platform struct {
 	control *supervisor.Control
 	secrets Secrets
 	servers []string
+	// waitroom is opened by Kafka's Prepare, which runs once and has ended when Stop reads it.
+	waitroom *waitroom
 
 	endpoints Endpoints // as they are known when Start returns
 

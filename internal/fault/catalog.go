@@ -43,7 +43,7 @@ var catalog = [...]Entry{
 	{"MR-STR-006", "an operator failed", "The message names the record. The worker stops rather than skip it; report it, and start again with the fixed version: the record is read again."},
 	{"MR-STR-007", "an output was refused by the broker for good", "A record is larger than the topic allows, or its topic does not exist or may not be written. Raise max.message.bytes, create the topic or grant the right, then start again."},
 
-	{"MR-STR-008", "a transaction hangs on the state's partitions", "A broker lost the markers of a transaction (`kafka-transactions.sh find-hanging`), as one with transaction.version=2 may when it is killed. The worker keeps trying. Whether the transaction was committed shows in the group's offsets: end it accordingly, never by guessing; then use transaction.version=1."},
+	{"MR-STR-008", "a transaction hangs on the state's partitions", "A broker lost the markers of a transaction (`kafka-transactions.sh find-hanging` names it), as one may that is killed while no other broker leads its partitions. The worker keeps trying. Whether the transaction was committed shows in the group's offsets: end it accordingly, never by guessing. Replication 3 avoids it."},
 
 	// CH: ClickHouse
 	{"MR-CH-001", "ClickHouse cannot be reached", "Check that the server runs (`millrace status`) and that clickhouse.addr, user and password are right."},

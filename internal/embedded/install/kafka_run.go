@@ -28,6 +28,8 @@ type Node struct {
 	Dir        string // state; its server.properties is written anew at each start
 	Port       int
 	Controller int // port
+	Internal   int // port of the broker's own listener
+	Wait       int // port that is advertised for it: a connection there waits until Internal is open
 }
 
 func (n Node) properties() string { return filepath.Join(n.Dir, "server.properties") }
@@ -44,7 +46,7 @@ func (k *Kafka) Prepare(ctx context.Context, n Node) error {
 	}
 	var b bytes.Buffer
 	// In a properties file the backslash escapes.
-	values := map[string]any{"Dir": strings.ReplaceAll(n.logs(), `\`, `\\`), "Port": n.Port, "Controller": n.Controller}
+	values := map[string]any{"Dir": strings.ReplaceAll(n.logs(), `\`, `\\`), "Port": n.Port, "Controller": n.Controller, "Internal": n.Internal, "Wait": n.Wait}
 	if err := t.Execute(&b, values); err != nil {
 		return fmt.Errorf("filling Kafka's configuration: %w", err)
 	}
@@ -56,8 +58,8 @@ func (k *Kafka) Prepare(ctx context.Context, n Node) error {
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("looking for Kafka's state: %w", err)
 	}
-	// transaction.version=2 (the default) bumps the producer's epoch with every transaction and then refuses markers of the same epoch again: a broker that
-	// was killed while it wrote the markers of a commit never writes the rest (KAFKA-19999 mends one case of it). Such a transaction hangs for good.
+	// transaction.version=2 (the default) refuses markers of an epoch that a partition has seen, which is what a broker repeats that was killed while it wrote
+	// the markers of a commit (KAFKA-19999). Version 1 has no such check, and it is what the drills run on.
 	args := append(k.jvm(k.archive), "kafka.tools.StorageTool", "format", "-t", kafkaClusterID, "-c", n.properties(), "--ignore-formatted", "--feature", "transaction.version=1")
 	if _, err := (command{dir: n.Dir}).run(ctx, k.java, args...); err != nil {
 		return fmt.Errorf("formatting Kafka's folder: %w", err)
@@ -97,9 +99,11 @@ func (k *Kafka) archiveClasses(ctx context.Context, file string) error {
 		return fmt.Errorf("making a folder for a trial run: %w", err)
 	}
 	node := Node{Dir: dir}
-	if node.Port, node.Controller, err = twoFreePorts(ctx); err != nil {
+	ports, err := freePorts(ctx, 3)
+	if err != nil {
 		return err
 	}
+	node.Port, node.Controller, node.Internal, node.Wait = ports[0], ports[1], ports[2], ports[2]
 	if err := k.Prepare(ctx, node); err != nil {
 		return err
 	}
@@ -122,22 +126,22 @@ func (k *Kafka) archiveClasses(ctx context.Context, file string) error {
 	return os.RemoveAll(dir)
 }
 
-func twoFreePorts(ctx context.Context) (int, int, error) {
+func freePorts(ctx context.Context, n int) ([]int, error) {
 	var lc net.ListenConfig
-	var ports [2]int
+	ports := make([]int, n)
 	for i := range ports {
 		l, err := lc.Listen(ctx, "tcp", "127.0.0.1:0")
 		if err != nil {
-			return 0, 0, fmt.Errorf("choosing a port: %w", err)
+			return nil, fmt.Errorf("choosing a port: %w", err)
 		}
-		defer func() { _ = l.Close() }() // both at the end, so that they differ
+		defer func() { _ = l.Close() }() // all at the end, so that they differ
 		addr, ok := l.Addr().(*net.TCPAddr)
 		if !ok {
-			return 0, 0, fmt.Errorf("choosing a port: unexpected address %s", l.Addr())
+			return nil, fmt.Errorf("choosing a port: unexpected address %s", l.Addr())
 		}
 		ports[i] = addr.Port
 	}
-	return ports[0], ports[1], nil
+	return ports, nil
 }
 
 // Answers is a health check: a broker is registered and takes requests.
