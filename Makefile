@@ -69,7 +69,7 @@ bench: build ## Measure ours beside its peers (docs/BENCHMARKS.md); results in t
 	go run ./test/bench
 
 .PHONY: e2e
-e2e: build ## The path end to end on both brokers: counts, sums and kill -9
+e2e: build ## The path end to end on both brokers: counts, sums, kill -9 of all roles
 	go run ./test/e2e
 
 .PHONY: e2e-full
