@@ -170,8 +170,11 @@ func (p *Platform) Down() <-chan struct{} { return p.control.Down() }
 func (p *Platform) Stop() error {
 	p.stopOnce.Do(func() {
 		p.sup.Stop()
+		if p.waitroom != nil {
+			p.stopErr = p.waitroom.Close()
+		}
 		if p.control != nil {
-			p.stopErr = p.control.Close()
+			p.stopErr = errors.Join(p.stopErr, p.control.Close())
 		}
 		p.stopErr = errors.Join(p.stopErr, p.folder.Close())
 	})
