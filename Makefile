@@ -38,7 +38,7 @@ install: build ## Bring the embedded servers into .cache/ (make up and make test
 .PHONY: test
 test: install ## Install what is missing and run the tests of CI
 	go test $(TEST_FLAGS) ./...
-	cd internal/embedded/temporal && go vet ./...
+	cd internal/embedded/temporal && go vet -trimpath ./... # the flags of its build, so that nothing is compiled twice
 
 .PHONY: test-full
 test-full: test e2e-full ## Tests of CI, then the long ones (docs/TESTING.md)
