@@ -61,19 +61,18 @@ type AdminConfig struct {
 
 // KafkaConfig is how to reach the broker and how topics are made.
 type KafkaConfig struct {
-	Brokers         []string      `koanf:"brokers" desc:"seed brokers, host:port"`
-	ClientID        string        `koanf:"client_id" desc:"client id in the broker's logs and quotas"`
-	TLS             bool          `koanf:"tls" desc:"connect with TLS, by the system's roots"`
-	SASLMechanism   string        `koanf:"sasl_mechanism" desc:"PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512; empty: none"`
-	Username        string        `koanf:"username" desc:"SASL user"`
-	Password        string        `koanf:"password" desc:"SASL password" secret:"true"`
-	Partitions      int32         `koanf:"partitions" desc:"N, the one number of partitions of all topics of the hot path; stored with the state, refused if changed"`
-	Replication     int16         `koanf:"replication" desc:"replicas of each partition; min.insync.replicas is one less, at least 1"`
-	Generation      uint16        `koanf:"generation" desc:"topic generation: raised when the topics are made anew"`
-	Compaction      bool          `koanf:"compaction" desc:"the broker compacts safely; false on kfake, where compacted topics keep everything"`
-	SessionTimeout  time.Duration `koanf:"session_timeout" desc:"after which a silent group member loses its partitions"`
-	MaxMessageBytes int           `koanf:"max_message_bytes" desc:"largest record batch"`
-	CreateTopics    bool          `koanf:"create_topics" desc:"create missing topics at start"`
+	Brokers         []string `koanf:"brokers" desc:"seed brokers, host:port"`
+	ClientID        string   `koanf:"client_id" desc:"client id in the broker's logs and quotas"`
+	TLS             bool     `koanf:"tls" desc:"connect with TLS, by the system's roots"`
+	SASLMechanism   string   `koanf:"sasl_mechanism" desc:"PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512; empty: none"`
+	Username        string   `koanf:"username" desc:"SASL user"`
+	Password        string   `koanf:"password" desc:"SASL password" secret:"true"`
+	Partitions      int32    `koanf:"partitions" desc:"N, the one number of partitions of all topics of the hot path; stored with the state, refused if changed"`
+	Replication     int16    `koanf:"replication" desc:"replicas of each partition; min.insync.replicas is one less, at least 1"`
+	Generation      uint16   `koanf:"generation" desc:"topic generation: raised when the topics are made anew"`
+	Compaction      bool     `koanf:"compaction" desc:"the broker compacts safely; false on kfake, where compacted topics keep everything"`
+	MaxMessageBytes int      `koanf:"max_message_bytes" desc:"largest record batch"`
+	CreateTopics    bool     `koanf:"create_topics" desc:"create missing topics at start"`
 }
 
 // RegistryConfig is the registry role.
@@ -119,7 +118,7 @@ func DefaultConfig() Config {
 	c := Config{
 		Data:     ".millrace",
 		Log:      LogConfig{Level: "info", Format: "json"},
-		Kafka:    KafkaConfig{ClientID: "millrace", Partitions: 4, Replication: 1, Compaction: true, SessionTimeout: 10 * time.Second, MaxMessageBytes: 4 << 20, CreateTopics: true},
+		Kafka:    KafkaConfig{ClientID: "millrace", Partitions: 4, Replication: 1, Compaction: true, MaxMessageBytes: 4 << 20, CreateTopics: true},
 		Temporal: TemporalConfig{Namespace: "default"},
 
 		ClickHouse: olap.DefaultConfig(),
