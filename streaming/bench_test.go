@@ -173,7 +173,7 @@ func benchBed(b *testing.B, n int) []string {
 func BenchmarkWorker(b *testing.B) {
 	brokers := benchBed(b, b.N)
 	b.ResetTimer()
-	w, err := NewWorker(Config{Group: "g", InstanceID: "i"}, benchTopology("bench.in", 4), []kgo.Opt{kgo.SeedBrokers(brokers...)}, prometheus.NewRegistry(), testLog())
+	w, err := NewWorker(Config{Group: "g", InstanceID: "i"}, benchTopology("bench.in", 4), []kgo.Opt{kgo.SeedBrokers(brokers...)}, prometheus.NewRegistry(), testLog(b))
 	must(b, err)
 	done := 0
 	ctx, cancel := context.WithCancel(b.Context())

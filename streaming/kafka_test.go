@@ -1,11 +1,13 @@
 package streaming
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -75,11 +77,35 @@ func (b *bed) topology() Topology {
 	return top
 }
 
-func testLog() *slog.Logger {
+// testLog keeps what a worker says, and shows it if the test fails.
+func testLog(t testing.TB) *slog.Logger {
 	if os.Getenv("STREAM_LOG") != "" {
 		return slog.New(slog.NewTextHandler(os.Stderr, nil))
 	}
-	return slog.New(slog.DiscardHandler)
+	said := &lockedBuffer{}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("what the worker said:\n%s", said.String())
+		}
+	})
+	return slog.New(slog.NewTextHandler(said, nil))
+}
+
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
 }
 
 // running is a worker under test.
@@ -101,8 +127,8 @@ func (b *bed) start(instance string, change func(*Config, *Topology, *Worker)) *
 	if change != nil {
 		change(&cfg, &top, nil)
 	}
-	reg := prometheus.NewRegistry()
-	w, err := NewWorker(cfg, top, []kgo.Opt{kgo.SeedBrokers(b.brokers...)}, reg, testLog())
+	reg, log := prometheus.NewRegistry(), testLog(b.t)
+	w, err := NewWorker(cfg, top, []kgo.Opt{kgo.SeedBrokers(b.brokers...)}, reg, log)
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -112,7 +138,11 @@ func (b *bed) start(instance string, change func(*Config, *Topology, *Worker)) *
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	var res error
-	go func() { defer close(done); res = w.Run(ctx) }()
+	go func() {
+		defer close(done)
+		res = w.Run(ctx)
+		log.Info("the worker has ended", "err", res)
+	}()
 	r := &running{Worker: w, reg: reg, done: done, err: func() error { <-done; return res }}
 	r.stop = func() error { cancel(); <-done; return res }
 	b.t.Cleanup(func() { _ = r.stop() })

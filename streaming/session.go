@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -239,8 +240,39 @@ func (s *session) begin() error {
 	return nil
 }
 
+// fenced says that somebody else took the transactional id over, or that the broker gave up on it.
+func fenced(err error) bool {
+	return errors.Is(err, kerr.ProducerFenced) || errors.Is(err, kerr.InvalidProducerEpoch)
+}
+
+// settle decides what a fenced session, closed by now, means. Of two processes in one slot each takes the transactional id from the
+// other with every new session, so that alone cannot say who is to end, and a count of it may end both. The group can: it knows one
+// member for the slot, the one that joined last. Whoever finds another there ends; the one that is there opens another session.
+func (w *Worker) settle(ctx context.Context, member string, err error) error {
+	if member == "" {
+		return err // it had not joined
+	}
+	ctx, cancel := context.WithTimeout(ctx, w.cfg.SessionTimeout)
+	defer cancel()
+	cl, cerr := kgo.NewClient(w.opts...)
+	if cerr != nil {
+		return errors.Join(err, fmt.Errorf("making a client: %w", cerr))
+	}
+	defer cl.Close()
+	groups, derr := kadm.NewClient(cl).DescribeGroups(ctx, w.cfg.Group)
+	if derr != nil {
+		return errors.Join(err, fmt.Errorf("asking who holds the slot: %w", derr))
+	}
+	for _, m := range groups[w.cfg.Group].Members {
+		if m.InstanceID != nil && *m.InstanceID == w.cfg.InstanceID && m.MemberID != member {
+			return fault.New("MR-STR-001", err)
+		}
+	}
+	return err
+}
+
 // fatalErr gives the fault that must end the worker, or nil: another session may do.
-func (w *Worker) fatalErr(err error, now time.Time) error {
+func (w *Worker) fatalErr(err error) error {
 	if _, ok := fault.IDOf(err); ok {
 		return err
 	}
@@ -249,12 +281,6 @@ func (w *Worker) fatalErr(err error, now time.Time) error {
 		return err
 	case errors.Is(err, kerr.FencedInstanceID):
 		return fault.New("MR-STR-001", err)
-	case errors.Is(err, kerr.ProducerFenced), errors.Is(err, kerr.InvalidProducerEpoch):
-		// Once may be an answer that came late. Two processes that both recreate their session would fence each other for ever.
-		if !w.fencedAt.IsZero() && now.Sub(w.fencedAt) < w.cfg.SessionTimeout {
-			return fault.New("MR-STR-001", err)
-		}
-		w.fencedAt = now
 	case errors.Is(err, kerr.MessageTooLarge), errors.Is(err, kerr.RecordListTooLarge), errors.Is(err, kerr.InvalidTopicException),
 		errors.Is(err, kerr.TopicAuthorizationFailed), errors.Is(err, kerr.TransactionalIDAuthorizationFailed), errors.Is(err, kerr.GroupAuthorizationFailed):
 		return fault.New("MR-STR-007", err)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -32,7 +33,6 @@ type Worker struct {
 	restoring map[int32]uint64 // the batch that makes each task
 	batch     uint64
 	touchedAt time.Time // first change in the open transaction
-	fencedAt  time.Time
 
 	start   func(map[int32][]inputStart) // restores tasks in the background, for the session in hand
 	results chan restored
@@ -80,7 +80,7 @@ func (w *Worker) Run(ctx context.Context) error {
 			return nil
 		}
 		w.setReady(err)
-		if fatal := w.fatalErr(err, time.Now()); fatal != nil {
+		if fatal := w.fatalErr(err); fatal != nil {
 			return fatal
 		}
 		if time.Since(began) > 10*time.Second {
@@ -91,7 +91,7 @@ func (w *Worker) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(wait):
+		case <-time.After(wait + rand.N(wait+time.Millisecond)): // two in one slot must not keep step
 		}
 		wait = min(max(2*wait, 50*time.Millisecond), time.Second)
 	}
@@ -121,7 +121,11 @@ func (w *Worker) session(ctx context.Context) (err error) {
 				open = false
 			}
 		}
+		member, _ := s.txn.Client().GroupMetadata()
 		s.close()
+		if fenced(err) {
+			err = w.settle(ctx, member, err)
+		}
 		for p := range w.tasks {
 			w.metrics.forget(p)
 		}

@@ -287,7 +287,7 @@ func TestChildWorker(t *testing.T) {
 	f := strings.Split(arg, "|")
 	b := &bed{t: t, brokers: strings.Split(f[0], ","), prefix: f[1], parts: 4}
 	cfg := b.config(f[2])
-	w, err := NewWorker(cfg, b.topology(), []kgo.Opt{kgo.SeedBrokers(b.brokers...)}, prometheus.NewRegistry(), testLog())
+	w, err := NewWorker(cfg, b.topology(), []kgo.Opt{kgo.SeedBrokers(b.brokers...)}, prometheus.NewRegistry(), testLog(t))
 	if err != nil {
 		t.Fatal(err)
 	}
