@@ -50,7 +50,7 @@ func scenarios(full bool) []scenario {
 	for _, c := range []string{embedded.KafkaChild, embedded.ClickHouseChild, embedded.RedisChild} {
 		out = append(out, scenario{name: "away/" + c, broker: embedded.BrokerApache, events: events, rate: events / int(2*outage.Seconds()), during: away(c, outage)})
 	}
-	return append(out, scenario{name: "away/catalog", broker: embedded.BrokerApache, events: events, rate: events / int(2*outage.Seconds()), during: lockCatalog(outage)})
+	return append(out, scenario{name: "away/" + catalogAway, broker: embedded.BrokerApache, events: events, rate: events / int(2*outage.Seconds()), during: lockCatalog(outage)})
 }
 
 func runScenario(ctx context.Context, bin string, s scenario, keep bool, out io.Writer) (err error) {
@@ -179,7 +179,7 @@ func away(child string, outage time.Duration) func(context.Context, *platform) e
 		if _, err := p.call(ctx, "child", "stop", child); err != nil {
 			return err
 		}
-		if err := pause(ctx, outage); err != nil {
+		if err := p.othersGoOn(ctx, child, outage); err != nil {
 			return err
 		}
 		if _, err := p.call(ctx, "child", "start", child); err != nil {
@@ -215,7 +215,7 @@ func lockCatalog(outage time.Duration) func(context.Context, *platform) error {
 		if _, err := conn.ExecContext(ctx, "BEGIN EXCLUSIVE"); err != nil {
 			return err
 		}
-		if err := pause(ctx, outage); err != nil {
+		if err := p.othersGoOn(ctx, catalogAway, outage); err != nil {
 			return err
 		}
 		if _, err := conn.ExecContext(ctx, "ROLLBACK"); err != nil {
