@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"encoding/json"
+	"io"
 	"math"
 	"net/http"
 	"strconv"
@@ -28,12 +29,31 @@ func later(reason string, after time.Duration) answer {
 	return answer{code: http.StatusTooManyRequests, reason: reason, retryAfter: after}
 }
 
+// pixel is the smallest picture: 43 bytes of GIF, one transparent dot.
+const pixel = "GIF89a\x01\x00\x01\x00\x80\x00\x00\xff\xff\xff\x00\x00\x00!\xf9\x04\x01\x00\x00\x00\x00,\x00\x00\x00\x00\x01\x00\x01\x00\x00\x02\x02D\x01\x00;"
+
+// picture sends the answer to an image element, which shows nothing else. Errors stay what they are.
+func (a answer) picture(w http.ResponseWriter) {
+	if a.code != http.StatusOK {
+		a.write(w)
+		return
+	}
+	h := w.Header()
+	h.Set("Content-Type", "image/gif")
+	h.Set("Cache-Control", "no-store")
+	h.Set("Content-Length", strconv.Itoa(len(pixel)))
+	_, _ = io.WriteString(w, pixel) // if the client is gone there is nobody to tell
+}
+
+// maxRetryAfter is the longest time in seconds that clients are asked to wait: Segment's take no notice of more.
+const maxRetryAfter = 300
+
 // write sends the answer. Every SDK takes {"success":true}; what else is in it is for people.
 func (a answer) write(w http.ResponseWriter) {
 	h := w.Header()
 	h["Content-Type"] = jsonType
 	if a.retryAfter > 0 {
-		h.Set("Retry-After", strconv.Itoa(int(math.Ceil(a.retryAfter.Seconds()))))
+		h.Set("Retry-After", strconv.Itoa(min(int(math.Ceil(a.retryAfter.Seconds())), maxRetryAfter)))
 	}
 	var body []byte
 	switch {

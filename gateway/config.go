@@ -10,31 +10,33 @@ import (
 	"millrace/event"
 	"millrace/event/wire"
 	"millrace/gateway/spool"
+	"millrace/internal/telemetry"
 )
 
 // Config is what a gateway is told. Bounds that are promises (20 MiB bodies, 1 MiB events, 10,000 events a request) are constants.
 type Config struct {
-	Listen              string        `koanf:"listen" desc:"address to listen on"`
-	DataDir             string        `koanf:"data_dir" desc:"folder of keys.json (the tenants' HMAC keys, made at the first start) and, unless spool.dir is set, of the spool"`
-	Partitions          int32         `koanf:"partitions" desc:"partitions of every topic: one number for the whole platform"`
-	Sources             []Source      `koanf:"sources" desc:"write keys and what they may do"`
-	Spool               spool.Config  `koanf:"spool" desc:"records that wait for the broker"`
-	AckTimeout          time.Duration `koanf:"ack_timeout" desc:"how long the broker may take before an event goes to the spool instead"`
-	MaxInFlightBytes    int64         `koanf:"max_in_flight_bytes" desc:"bound of the memory of requests; from half of it on page events go to the spool, from three quarters cart and others, never purchases"`
-	MaxInFlightRequests int64         `koanf:"max_in_flight_requests" desc:"most requests handled at once; others wait"`
-	MaxConnections      int           `koanf:"max_connections" desc:"most open connections; others wait to be accepted"`
-	HeaderTimeout       time.Duration `koanf:"header_timeout" desc:"time a client has for the request's headers"`
-	ReadTimeout         time.Duration `koanf:"read_timeout" desc:"time a client has for the whole request"`
-	IdleTimeout         time.Duration `koanf:"idle_timeout" desc:"how long an idle connection is kept"`
-	ReadyWait           time.Duration `koanf:"ready_wait" desc:"longest time to be not ready at the start while the spool of earlier processes is drained"`
-	ShutdownGrace       time.Duration `koanf:"shutdown_grace" desc:"time between being not ready and closing the listener"`
-	DrainTimeout        time.Duration `koanf:"drain_timeout" desc:"time for requests to end and for the spool to empty at shutdown"`
-	CountryHeaders      []string      `koanf:"country_headers" desc:"headers in which a proxy tells the client's country, first match first"`
-	ClientIPHeader      string        `koanf:"client_ip_header" desc:"header in which a trusted proxy tells the client's address (its first element); empty: the connection's, if public"`
-	CORSOrigins         []string      `koanf:"cors_origins" desc:"origins that browsers may send from; * is any"`
-	UnknownKeyRate      float64       `koanf:"unknown_key_rate" desc:"requests a second with unknown write keys that are kept for each remote address"`
-	BreakerFailures     uint32        `koanf:"breaker_failures" desc:"requests in a row that the broker did not acknowledge in time after which everything goes to the spool"`
-	BreakerOpen         time.Duration `koanf:"breaker_open" desc:"time after which the broker is tried again"`
+	Listen              string            `koanf:"listen" desc:"address to listen on"`
+	DataDir             string            `koanf:"data_dir" desc:"folder of keys.json (the tenants' HMAC keys, made at the first start) and, unless spool.dir is set, of the spool"`
+	Partitions          int32             `koanf:"partitions" desc:"partitions of every topic: one number for the whole platform"`
+	Sources             []Source          `koanf:"sources" desc:"write keys and what they may do"`
+	Spool               spool.Config      `koanf:"spool" desc:"records that wait for the broker"`
+	AckTimeout          time.Duration     `koanf:"ack_timeout" desc:"how long the broker may take before an event goes to the spool instead"`
+	MaxInFlightBytes    int64             `koanf:"max_in_flight_bytes" desc:"bound of the memory of requests; from half of it on page events go to the spool, from three quarters cart and others, never purchases"`
+	MaxInFlightRequests int64             `koanf:"max_in_flight_requests" desc:"most requests handled at once; others wait"`
+	MaxConnections      int               `koanf:"max_connections" desc:"most open connections; others wait to be accepted"`
+	HeaderTimeout       time.Duration     `koanf:"header_timeout" desc:"time a client has for the request's headers"`
+	ReadTimeout         time.Duration     `koanf:"read_timeout" desc:"time a client has for the whole request"`
+	IdleTimeout         time.Duration     `koanf:"idle_timeout" desc:"how long an idle connection is kept"`
+	ReadyWait           time.Duration     `koanf:"ready_wait" desc:"longest time to be not ready at the start while the spool of earlier processes is drained"`
+	ShutdownGrace       time.Duration     `koanf:"shutdown_grace" desc:"time between being not ready and closing the listener"`
+	DrainTimeout        time.Duration     `koanf:"drain_timeout" desc:"time for requests to end and for the spool to empty at shutdown"`
+	CountryHeaders      []string          `koanf:"country_headers" desc:"headers in which a proxy tells the client's country, first match first"`
+	ClientIPHeader      string            `koanf:"client_ip_header" desc:"header in which a trusted proxy tells the client's address (its first element); empty: the connection's, if public"`
+	CORSOrigins         []string          `koanf:"cors_origins" desc:"origins that browsers may send from; * is any"`
+	UnknownKeyRate      float64           `koanf:"unknown_key_rate" desc:"requests a second with unknown write keys that are kept for each remote address"`
+	BreakerFailures     uint32            `koanf:"breaker_failures" desc:"requests in a row that the broker did not acknowledge in time after which everything goes to the spool"`
+	BreakerOpen         time.Duration     `koanf:"breaker_open" desc:"time after which the broker is tried again"`
+	Tracer              *telemetry.Tracer `koanf:"-"` // nil: no traces
 }
 
 // Source is a write key and what it may do.

@@ -40,7 +40,9 @@ type Gateway struct {
 	sources   map[string]*source
 	nobody    *source
 	strangers strangers
-	formats   map[string]*wire.Format // by path
+	table     []wire.Format
+	formats   map[string]*wire.Format // by path, of those without names of the client's own
+	settings  []wire.Setting
 
 	topics      []topic // by category
 	failedTopic topic
@@ -52,6 +54,7 @@ type Gateway struct {
 	workers sync.Pool
 	batches sync.Pool
 
+	now            func() time.Time
 	metricsHandler http.Handler
 	started        time.Time
 	ready          atomic.Bool
@@ -78,16 +81,19 @@ func New(cfg Config, codecs *schema.Codecs, opts []kgo.Opt, reg prometheus.Regis
 	g := &Gateway{
 		cfg: cfg, codecs: codecs, log: log, sources: map[string]*source{}, nobody: nobody(secrets[""]), formats: map[string]*wire.Format{},
 		strangers: strangers{rate: rate.Limit(cfg.UnknownKeyRate), by: map[string]*rate.Limiter{}}, instance: binary.BigEndian.Uint32(id[:4]),
-		budget: budget{max: cfg.MaxInFlightBytes}, slots: semaphore.NewWeighted(cfg.MaxInFlightRequests), metricsHandler: metricsHandler(reg), started: time.Now(),
+		budget: budget{max: cfg.MaxInFlightBytes}, slots: semaphore.NewWeighted(cfg.MaxInFlightRequests), now: time.Now, metricsHandler: metricsHandler(reg), started: time.Now(),
 	}
 	for _, s := range cfg.Sources {
 		if !s.Disabled {
 			g.sources[s.Key] = newSource(s, secrets[s.Tenant])
 		}
 	}
-	for _, f := range wire.Formats() {
+	g.table, g.settings = wire.Formats(), wire.Settings()
+	for _, f := range g.table {
 		for _, path := range f.Paths {
-			g.formats[path] = &f
+			if g.formats[path] == nil {
+				g.formats[path] = &f
+			}
 		}
 	}
 	if g.brokers, err = newBrokers(cfg, opts, log); err != nil {

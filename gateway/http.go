@@ -12,6 +12,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/sony/gobreaker/v2"
+
+	"millrace/event/wire"
 )
 
 // ServeHTTP routes by hand, because http.ServeMux redirects unclean paths and producers do not follow redirects.
@@ -21,23 +23,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		path = strings.TrimRight(path, "/")
 	}
 	if f := g.formats[path]; f != nil {
-		g.cors(w, r)
-		switch r.Method {
-		case http.MethodPost, http.MethodPut:
-			start := time.Now()
-			if err := g.slots.Acquire(r.Context(), 1); err != nil {
-				return // the client is gone
-			}
-			a := g.ingest(r, f)
-			g.slots.Release(1)
-			g.m.request(a.code, start)
-			a.write(w)
-		case http.MethodOptions:
-			w.WriteHeader(http.StatusNoContent)
-		default:
-			w.Header().Set("Allow", "POST, OPTIONS")
-			answer{code: http.StatusMethodNotAllowed, reason: "method"}.write(w)
-		}
+		g.serveEvents(w, r, path, f)
 		return
 	}
 	switch path {
@@ -50,8 +36,84 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case "/metrics":
 		g.metricsHandler.ServeHTTP(w, r)
 	default:
-		answer{code: http.StatusNotFound, reason: "path"}.write(w)
+		g.elsewhere(w, r, path)
 	}
+}
+
+// serveEvents answers on a path that takes events.
+func (g *Gateway) serveEvents(w http.ResponseWriter, r *http.Request, path string, f *wire.Format) {
+	g.cors(w, r)
+	picture := false
+	switch {
+	case r.Method == http.MethodPost, r.Method == http.MethodPut:
+	case r.Method == http.MethodGet && f.Get && r.URL.RawQuery != "":
+		picture = f.GIF
+	case r.Method == http.MethodOptions:
+		w.WriteHeader(http.StatusNoContent)
+		return
+	default:
+		w.Header().Set("Allow", "POST, OPTIONS")
+		answer{code: http.StatusMethodNotAllowed, reason: "method"}.write(w)
+		return
+	}
+	start := time.Now()
+	if err := g.slots.Acquire(r.Context(), 1); err != nil {
+		return // the client is gone
+	}
+	a := g.ingest(r, path, f)
+	g.slots.Release(1)
+	g.m.request(a.code, start)
+	g.m.format(f.Name, r.Header.Get("X-Retry-Count"))
+	if picture {
+		a.picture(w)
+		return
+	}
+	a.write(w)
+}
+
+// elsewhere answers on paths that are no fixed ones: settings that SDKs ask for, and paths with names of the client's own.
+func (g *Gateway) elsewhere(w http.ResponseWriter, r *http.Request, path string) {
+	if s, key := wire.RouteSetting(g.settings, path); s != nil {
+		g.cors(w, r)
+		switch {
+		case r.Method == http.MethodOptions:
+			w.WriteHeader(http.StatusNoContent)
+		case !slices.Contains(s.Methods, r.Method):
+			w.Header().Set("Allow", strings.Join(s.Methods, ", ")+", OPTIONS")
+			answer{code: http.StatusMethodNotAllowed, reason: "method"}.write(w)
+		default:
+			g.serveSetting(w, r, s, key)
+		}
+		return
+	}
+	if f := wire.Route(g.table, path); f != nil {
+		g.serveEvents(w, r, path, f)
+		return
+	}
+	answer{code: http.StatusNotFound, reason: "path"}.write(w)
+}
+
+// serveSetting tells an SDK where to send. It says nothing of whether the key is known: what comes with a wrong one is kept as failed events.
+func (g *Gateway) serveSetting(w http.ResponseWriter, r *http.Request, s *wire.Setting, key string) {
+	if key == "" {
+		if keys := requestKeys(r, r.URL.Query()); len(keys) > 0 {
+			key = keys[0]
+		}
+	}
+	if len(key) > 256 || strings.ContainsFunc(key, notKeyRune) {
+		answer{code: http.StatusNotFound, reason: "key"}.write(w)
+		return
+	}
+	scheme := "http"
+	if r.TLS != nil || r.Header.Get("X-Forwarded-Proto") == "https" {
+		scheme = "https"
+	}
+	ctype, body := s.Make(scheme+"://"+r.Host, key)
+	h := w.Header()
+	h.Set("Content-Type", ctype)
+	h.Set("Cache-Control", "private, max-age=300") // it holds the host that this client asked
+	h.Set("X-Content-Type-Options", "nosniff")
+	_, _ = w.Write(body) // if the client is gone there is nobody to tell
 }
 
 // cors lets browsers send from the allowed origins.
@@ -63,15 +125,32 @@ func (g *Gateway) cors(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
 	h.Set("Access-Control-Allow-Origin", origin)
 	h.Add("Vary", "Origin")
-	h.Set("Access-Control-Allow-Credentials", "true") // sendBeacon asks for them
+	h.Set("Access-Control-Allow-Credentials", "true") // Snowplow's tracker and sendBeacon ask for them
+	h.Set("Access-Control-Expose-Headers", "Retry-After")
 	if r.Method != http.MethodOptions {
 		return
 	}
-	h.Set("Access-Control-Allow-Methods", "POST, OPTIONS")
+	h.Set("Access-Control-Allow-Methods", "GET, POST, PUT, OPTIONS")
 	h.Set("Access-Control-Max-Age", "86400")
-	if want := r.Header.Get("Access-Control-Request-Headers"); want != "" {
-		h.Set("Access-Control-Allow-Headers", want)
+	h.Set("Access-Control-Allow-Headers", allowHeaders(r.Header.Get("Access-Control-Request-Headers")))
+}
+
+// usualHeaders are what SDKs send in browsers; they are allowed whether or not a preflight asks for them, so that one preflight does for all calls.
+var usualHeaders = []string{"authorization", "content-type", "anonymousid", "sentat", "x-write-key", "x-retry-count"}
+
+// allowHeaders is what was asked for and what is usual.
+func allowHeaders(asked string) string {
+	out := clip(strings.TrimSpace(asked), 2000)
+	have := strings.Split(strings.ToLower(strings.ReplaceAll(out, " ", "")), ",")
+	for _, h := range usualHeaders {
+		if !slices.Contains(have, h) {
+			if out != "" {
+				out += ","
+			}
+			out += h
+		}
 	}
+	return out
 }
 
 // readyz says whether the gateway is to get traffic: 503 at the start until the spool of ended processes is drained (at most ReadyWait, so that a broker that

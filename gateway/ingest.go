@@ -2,18 +2,16 @@ package gateway
 
 import (
 	"bufio"
-	"context"
 	"errors"
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"millrace/event"
 	"millrace/event/wire"
-	"millrace/gateway/spool"
 )
 
 // worker is what one request needs to be read and decoded; workers are pooled.
@@ -22,8 +20,15 @@ type worker struct {
 	dec     *wire.Decoder
 	ev      event.Event
 	texts   [][]byte
+	found   []found // of a foreign format
 	scratch []byte
 	ordinal map[string]int // equal events without an id in this request
+}
+
+// found is one event of a foreign format: its native text, or the text that none could be made of.
+type found struct {
+	text []byte
+	fail *wire.Failure
 }
 
 func newWorker() *worker {
@@ -51,12 +56,16 @@ type call struct {
 	accepted int
 	problems []problem
 	strict   bool
-	err      error // of ours; nothing is acknowledged
+
+	guessed, guessedBytes int // events of a foreign format on the native path
+
+	trace []byte // header tp of the records, if the request is sampled
+	err   error  // of ours; nothing is acknowledged
 }
 
 // ingest turns a request into records and gives the status to answer with.
-func (g *Gateway) ingest(r *http.Request, format *wire.Format) answer {
-	received := time.Now()
+func (g *Gateway) ingest(r *http.Request, path string, format *wire.Format) (a answer) {
+	received := g.now()
 	w := g.workers.Get().(*worker)
 	defer g.putWorker(w)
 	b := g.batches.Get().(*batch)
@@ -64,18 +73,19 @@ func (g *Gateway) ingest(r *http.Request, format *wire.Format) answer {
 	defer b.release()
 
 	c := &call{g: g, w: w, b: b, format: format, strict: r.Header.Get("X-Strict-Mode") == "1", ctype: clip(r.Header.Get("Content-Type"), 200)}
-	c.src = g.sources[writeKey(r)]
-	if c.src == nil {
-		if c.strict {
-			return refusal(http.StatusUnauthorized, event.ReasonUnknownKey)
-		}
-		if !g.strangers.allow(remote(r)) {
-			return later(event.ReasonUnknownKey, time.Second)
-		}
-		c.src = g.nobody
+	span := g.cfg.Tracer.Request(r, format.Name)
+	c.trace = span.Header()
+	defer func() { span.EndRequest(a.code, a.accepted, a.failed) }()
+	var query url.Values
+	if r.URL.RawQuery != "" {
+		query = r.URL.Query()
 	}
-	w.dec.Reset(&c.src.Source)
-
+	c.src = g.known(requestKeys(r, query))
+	if c.src == nil && format.Keys == nil {
+		if a, ok := c.stranger(r); !ok {
+			return a
+		}
+	}
 	body, err := w.readBody(r, &g.budget, &b.spent)
 	switch {
 	case errors.Is(err, errBusy):
@@ -84,10 +94,22 @@ func (g *Gateway) ingest(r *http.Request, format *wire.Format) answer {
 		return refusal(http.StatusRequestTimeout, "unread")
 	}
 	g.m.bytes.Add(float64(len(body.text)))
+	in := &wire.Inbound{Path: path, Query: query, Header: r.Header, Body: body.text, ReceivedAt: received.UnixMicro()}
+	if c.src == nil { // the key is in the body, if anywhere
+		if c.src = g.known(format.Keys(in)); c.src == nil {
+			if a, ok := c.stranger(r); !ok {
+				return a
+			}
+		}
+	}
+	w.dec.Reset(&c.src.Source)
 	c.fill(r, received.UnixMicro())
+	if format.Translate != nil {
+		in.Redact(w.dec)
+	}
 	switch {
 	case !c.src.known:
-		c.fail(-1, &wire.Failure{Reason: event.ReasonUnknownKey, Message: "the write key is not known, or revoked"}, w.dec.Clean(cut(body.text)), body.size)
+		c.unknown(in, &body)
 	case body.over:
 		if c.strict {
 			return refusal(http.StatusRequestEntityTooLarge, event.ReasonSize)
@@ -99,7 +121,11 @@ func (g *Gateway) ingest(r *http.Request, format *wire.Format) answer {
 		}
 		c.fail(-1, &wire.Failure{Reason: event.ReasonMalformed, Message: "damaged compression: " + clip(body.broken.Error(), 200)}, w.dec.Clean(cut(body.text)), body.size)
 	default:
-		if a, ok := c.split(body.text); !ok {
+		events := c.split
+		if format.Translate != nil {
+			events = c.translate
+		}
+		if a, ok := events(in); !ok {
 			return a
 		}
 	}
@@ -113,6 +139,48 @@ func (g *Gateway) ingest(r *http.Request, format *wire.Format) answer {
 	return c.send(r.Context())
 }
 
+// known gives the source of the first key that is one.
+func (g *Gateway) known(keys []string) *source {
+	for _, k := range keys {
+		if s := g.sources[k]; s != nil {
+			return s
+		}
+	}
+	return nil
+}
+
+// stranger lets a request without a known key on, to be kept as a failed event; false if it is answered already.
+func (c *call) stranger(r *http.Request) (answer, bool) {
+	if c.strict {
+		return refusal(http.StatusUnauthorized, event.ReasonUnknownKey), false
+	}
+	if !c.g.strangers.allow(remote(r)) {
+		return later(event.ReasonUnknownKey, time.Second), false
+	}
+	c.src = c.g.nobody
+	return answer{}, true
+}
+
+// unknown keeps what came with an unknown key: as native events, one a line, if it can be read, so that it can be sent again with the right one.
+func (c *call) unknown(in *wire.Inbound, body *body) {
+	text := cut(body.text)
+	if c.format.Translate != nil && !body.over && body.broken == nil {
+		var lines []byte
+		c.format.Translate(in, func(one []byte, _ *wire.Failure) bool {
+			if len(lines)+len(one)+1 > event.MaxFailedPayload {
+				return false
+			}
+			lines = append(append(lines, one...), '\n')
+			return true
+		})
+		if len(lines) > 0 {
+			text = lines
+		}
+	}
+	f := &wire.Failure{Reason: event.ReasonUnknownKey, Message: "the write key is not known, or revoked"}
+	c.fail(-1, f, c.w.dec.Clean(text), body.size)
+}
+
 func (g *Gateway) putWorker(w *worker) {
 	if cap(w.text) > 256<<10 {
 		w.text = nil
@@ -122,6 +190,8 @@ func (g *Gateway) putWorker(w *worker) {
 	}
 	clear(w.texts)
 	w.texts = w.texts[:0]
+	clear(w.found)
+	w.found = w.found[:0]
 	if len(w.ordinal) > 0 {
 		clear(w.ordinal)
 	}
@@ -131,15 +201,21 @@ func (g *Gateway) putWorker(w *worker) {
 
 // fill takes from the request what completes events.
 func (c *call) fill(r *http.Request, received int64) {
-	c.req = wire.Request{ReceivedAt: received, Replay: c.src.allowReplay && r.Header.Get("X-Millrace-Lane") == "replay"}
+	c.req = wire.Request{
+		ReceivedAt: received, Replay: c.src.allowReplay && r.Header.Get("X-Millrace-Lane") == "replay", Foreign: c.format.Translate != nil,
+	}
 	for _, h := range c.g.cfg.CountryHeaders {
 		if v := r.Header.Get(h); v != "" {
 			c.req.Country = v
 			break
 		}
 	}
-	if ua := r.UserAgent(); strings.HasPrefix(ua, "Mozilla/") || strings.HasPrefix(ua, "Opera/") { // a browser; servers' SDKs have visitors of their own
+	ua := r.UserAgent()
+	browser := strings.HasPrefix(ua, "Mozilla/") || strings.HasPrefix(ua, "Opera/")
+	if browser { // servers' SDKs have visitors of their own
 		c.req.UserAgent = clip(ua, 1000)
+	} else if c.req.Foreign && !onDevice(ua) { // and their address is not that of a visitor: a thousand of them would seem to be one
+		return
 	}
 	if h := c.g.cfg.ClientIPHeader; h != "" {
 		first, _, _ := strings.Cut(r.Header.Get(h), ",")
@@ -151,289 +227,14 @@ func (c *call) fill(r *http.Request, received int64) {
 	}
 }
 
-// split splits the body into events and takes each; false if the request is answered already.
-func (c *call) split(text []byte) (answer, bool) {
-	w := c.w
-	rest := -1 // index in text behind the last event that is within the bound
-	c.format.Split(text, func(one []byte) bool {
-		if len(w.texts) == MaxEvents {
-			rest = cap(text) - cap(one)
-			return false
-		}
-		w.texts = append(w.texts, one)
-		return true
-	})
-	if wait, ok := c.src.allow(len(w.texts)); !ok {
-		return later(event.ReasonRate, wait), false
-	}
-	if c.strict && (len(w.texts) == 0 || rest >= 0) {
-		if rest >= 0 {
-			return refusal(http.StatusRequestEntityTooLarge, event.ReasonSize), false
-		}
-		return refusal(http.StatusBadRequest, event.ReasonMalformed), false
-	}
-	// Behind the bound nothing is lost: it is kept in failed events, cut between events.
-	if rest >= 0 {
-		c.surplus(text[rest:])
-	}
-	for i, one := range w.texts {
-		c.one(i, one)
-	}
-	return answer{}, true
-}
-
-// surplus keeps the events behind MaxEvents as failed events of many each.
-func (c *call) surplus(text []byte) {
-	f := &wire.Failure{Reason: event.ReasonSize, Message: "more than 10000 events in a request"}
-	var chunk []byte
-	flush := func() {
-		if len(chunk) > 0 {
-			c.fail(-1, f, c.w.dec.Clean(chunk), int64(len(chunk)))
-			chunk = chunk[:0]
+// onDevice says whether a user agent that is no browser's is of an app on a visitor's device.
+func onDevice(ua string) bool {
+	for _, word := range [...]string{"CFNetwork", "Darwin", "Dalvik", "Android", "iOS"} {
+		if strings.Contains(ua, word) {
+			return true
 		}
 	}
-	c.format.Split(text, func(one []byte) bool {
-		if len(chunk)+len(one)+1 > event.MaxFailedPayload {
-			flush()
-		}
-		chunk = append(append(chunk, one...), '\n')
-		return true
-	})
-	flush()
-}
-
-// one decodes and encodes one event.
-func (c *call) one(index int, text []byte) {
-	g, w, e := c.g, c.w, &c.w.ev
-	size := int64(len(text))
-	if f := c.format.Decode(w.dec, text, e); f != nil {
-		if f.Reason == event.ReasonSize && f.Path == "" {
-			c.fail(index, f, w.dec.Clean(cut(text)), size)
-		} else {
-			c.fail(index, f, w.dec.Text(), size)
-		}
-		return
-	}
-	cat := e.Category()
-	if c.src.categories != nil && !c.src.categories[cat] {
-		c.fail(index, &wire.Failure{Reason: event.ReasonCategory, Path: "name", Message: "the write key may not send category " + cat.String(), EventID: strings.Clone(e.ID)}, w.dec.Text(), size)
-		return
-	}
-	if e.ID == "" {
-		e.ID = c.derive(cat)
-	}
-	if f := w.dec.Complete(&c.req); f != nil {
-		c.fail(index, f, w.dec.Text(), size)
-		return
-	}
-	b := c.b
-	b.room(len(text) + len(text)/4 + 1024)
-	s := b.add()
-	start := len(b.buf)
-	b.buf = e.AppendKey(b.buf)
-	s.Key = b.buf[start:len(b.buf):len(b.buf)]
-	start = len(b.buf)
-	b.buf = g.codecs.AppendRaw(b.buf, cat, e)
-	s.Value = b.buf[start:len(b.buf):len(b.buf)]
-	if len(s.Key)+len(s.Value) > maxRecordBytes {
-		b.n--
-		c.fail(index, &wire.Failure{Reason: event.ReasonSize, Message: "the encoded event is larger than 990000 bytes", EventID: strings.Clone(e.ID)}, w.dec.Text(), size)
-		return
-	}
-	lane := event.Replay
-	if !c.req.Replay {
-		lane = event.LaneOf(e.OccurredAt, e.ReceivedAt)
-	}
-	c.route(s, &g.topics[cat], lane)
-	c.accepted++
-}
-
-// derive gives an event without an id one of its own, which a repetition of the request gives it again: times are as sent, and what the gateway knows of the
-// client is not in it.
-func (c *call) derive(cat event.Category) string {
-	w, e := c.w, &c.w.ev
-	occurred := e.OccurredAt
-	if !w.dec.OccurredAsSent() {
-		e.OccurredAt = 0
-	}
-	w.scratch = c.g.codecs.AppendRaw(w.scratch[:0], cat, e)
-	e.OccurredAt = occurred
-	const schemaID = 5 // bytes, not part of the event
-	id := event.DeriveID(e.Tenant, e.Source, w.scratch[schemaID:], 0)
-	n := w.ordinal[id]
-	w.ordinal[id] = n + 1
-	if n > 0 {
-		id = event.DeriveID(e.Tenant, e.Source, w.scratch[schemaID:], n)
-	}
-	return id
-}
-
-// topic is what the gateway needs of a raw topic.
-type topic struct {
-	name     string
-	category []byte // header ca
-	class    event.ShedClass
-}
-
-var lanes = [2][]byte{{0}, {1}}
-
-// route completes a record whose key and value are set.
-func (c *call) route(s *slot, t *topic, lane event.Lane) {
-	g, b := c.g, c.b
-	start := len(b.buf)
-	b.buf = event.AppendGateway(b.buf, g.instance, atomic.AddUint64(&g.sequence, 1))
-	s.Topic, s.class, s.client = t.name, t.class, g.brokers.byTopic[t.name]
-	s.part = event.Partition(s.Key, g.cfg.Partitions)
-	s.Partition = s.part
-	h := s.headers[:5]
-	h[0].Key, h[0].Value = event.HeaderCategory, t.category
-	h[1].Key, h[1].Value = event.HeaderTenant, c.src.tenant
-	h[2].Key, h[2].Value = event.HeaderReceived, b.rx
-	h[3].Key, h[3].Value = event.HeaderLane, lanes[lane]
-	h[4].Key, h[4].Value = event.HeaderGateway, b.buf[start:len(b.buf):len(b.buf)]
-	s.Record.Headers = h
-}
-
-// send makes the batch durable and says how it went.
-//
-// A record goes to the broker unless the breaker is open, older records of its partition wait in the spool, or memory is short and its class is shed. What the
-// broker has not acknowledged within AckTimeout goes to the spool, whatever becomes of the copy in flight.
-func (c *call) send(ctx context.Context) answer {
-	g, b := c.g, c.b
-	slots := b.used()
-	if len(slots) == 0 {
-		return c.done()
-	}
-	var size int64
-	for _, s := range slots {
-		size += int64(len(s.Key) + len(s.Value) + 128)
-	}
-	g.budget.force(size, &b.spent)
-
-	start := time.Now()
-	fill := g.budget.fill()
-	direct := 0
-	leave := g.spool.Enter(func(waits func(string, int32) bool) bool {
-		for _, s := range slots {
-			switch {
-			case s.class == event.ShedFirst && fill > 0.5, s.class == event.ShedLater && fill > 0.75:
-				g.m.shedMemory.Inc()
-			case waits(s.Topic, s.part):
-				g.m.shedBehind.Inc()
-			default:
-				s.direct = true
-				direct++
-			}
-		}
-		return direct < len(slots)
-	})
-	var report func(error)
-	if direct > 0 {
-		var err error
-		if report, err = g.brokers.breaker.Allow(); err != nil {
-			g.m.shedBroker.Add(float64(direct))
-			direct = 0
-			for _, s := range slots {
-				s.direct = false
-			}
-		}
-	}
-	deadline, stop := context.WithTimeout(context.WithoutCancel(ctx), g.cfg.AckTimeout)
-	b.stop = stop
-	if direct > 0 {
-		b.refs.Add(int64(direct))
-		b.left.Store(int64(direct))
-		for _, s := range slots {
-			if s.direct {
-				s.client.TryProduce(deadline, &s.Record, s.promise)
-			}
-		}
-	}
-	full, broken := c.toSpool(func(s *slot) bool { return !s.direct })
-	leave()
-	if direct > 0 {
-		select {
-		case <-b.done:
-		case <-deadline.Done():
-		}
-	}
-	missed := 0
-	for _, s := range slots {
-		if s.direct && s.state.Load() != acked {
-			missed++
-		}
-	}
-	if direct > 0 {
-		if missed > 0 {
-			report(errUnacknowledged)
-		} else {
-			report(nil)
-		}
-	}
-	if direct > 0 && missed == 0 {
-		took := time.Since(start)
-		g.brokers.observe(took)
-		g.m.produce.Observe(took.Seconds())
-	}
-	if missed > 0 {
-		f, e := c.toSpool(func(s *slot) bool { return s.direct && s.state.Load() != acked })
-		full, broken = full || f, errors.Join(broken, e)
-	}
-	switch {
-	case broken != nil:
-		g.log.Error("spool failed", "error", broken)
-		return answer{code: http.StatusServiceUnavailable, reason: "spool", retryAfter: 5 * time.Second}
-	case full:
-		return later("full", 10*time.Second)
-	}
-	return c.done()
-}
-
-var errUnacknowledged = errors.New("records not acknowledged in time")
-
-// The share of the spool that a class may fill: what matters more finds room for longer.
-var shares = map[event.ShedClass]float64{event.ShedFirst: 0.8, event.ShedLater: 0.9, event.ShedNever: 1}
-
-// toSpool spools the records that which chooses.
-func (c *call) toSpool(which func(*slot) bool) (full bool, broken error) {
-	byClass := map[event.ShedClass][]spool.Record{}
-	any := false
-	for _, s := range c.b.used() {
-		if which(s) {
-			byClass[s.class] = append(byClass[s.class], s.spooled())
-			any = true
-		}
-	}
-	if !any {
-		return false, nil
-	}
-	for _, class := range []event.ShedClass{event.ShedNever, event.ShedLater, event.ShedFirst} {
-		recs := byClass[class]
-		if len(recs) == 0 {
-			continue
-		}
-		err := c.g.spool.Append(recs, shares[class])
-		switch {
-		case errors.Is(err, spool.ErrFull):
-			full = true
-		case err != nil:
-			broken = errors.Join(broken, err)
-		default:
-			for _, r := range recs {
-				c.g.m.events[strings.TrimPrefix(r.Topic, "raw.")][outSpool].Inc()
-			}
-		}
-	}
-	return full, broken
-}
-
-func (c *call) done() answer {
-	for _, s := range c.b.used() {
-		if s.direct && s.state.Load() == acked {
-			c.g.m.events[strings.TrimPrefix(s.Topic, "raw.")][outKafka].Inc()
-		}
-	}
-	return answer{code: http.StatusOK, accepted: c.accepted, failed: c.b.n - c.accepted}
+	return false
 }
 
 // remote is the address a request came from, without its port.

@@ -24,6 +24,8 @@ type metrics struct {
 	seconds  prometheus.Histogram
 	produce  prometheus.Histogram
 	bytes    prometheus.Counter
+	formats  *prometheus.CounterVec
+	retries  *prometheus.CounterVec
 
 	shedMemory, shedBehind, shedBroker prometheus.Counter // events not given to the broker directly
 }
@@ -42,11 +44,13 @@ func newMetrics(reg prometheus.Registerer, g *Gateway) *metrics {
 			Name: "millrace_gateway_produce_seconds", Help: "Time until the broker acknowledged the records of a request.",
 			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 14),
 		}),
-		bytes: prometheus.NewCounter(prometheus.CounterOpts{Name: "millrace_gateway_body_bytes_total", Help: "Decoded bytes of request bodies."}),
+		bytes:   prometheus.NewCounter(prometheus.CounterOpts{Name: "millrace_gateway_body_bytes_total", Help: "Decoded bytes of request bodies."}),
+		formats: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "millrace_gateway_format_requests_total", Help: "Requests by the format of their path."}, []string{"format"}),
+		retries: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "millrace_gateway_retries_total", Help: "Requests that their client says it sends again (X-Retry-Count)."}, []string{"format"}),
 	}
 	shed := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "millrace_gateway_shed_total", Help: "Events not given to the broker directly: short memory, older ones in the spool, breaker open."}, []string{"cause"})
 	m.shedMemory, m.shedBehind, m.shedBroker = shed.WithLabelValues("memory"), shed.WithLabelValues("behind"), shed.WithLabelValues("broker")
-	reg.MustRegister(events, m.requests, m.failed, m.seconds, m.produce, m.bytes, shed,
+	reg.MustRegister(events, m.requests, m.failed, m.seconds, m.produce, m.bytes, m.formats, m.retries, shed,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "millrace_gateway_in_flight_bytes", Help: "Memory of requests in flight."}, func() float64 { return float64(g.budget.used.Load()) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "millrace_gateway_breaker_state", Help: "Breaker of the broker: 0 closed, 1 half open, 2 open."}, func() float64 {
 			switch g.brokers.breaker.State() {
@@ -75,4 +79,12 @@ func newMetrics(reg prometheus.Registerer, g *Gateway) *metrics {
 func (m *metrics) request(code int, start time.Time) {
 	m.requests.WithLabelValues(strconv.Itoa(code)).Inc()
 	m.seconds.Observe(time.Since(start).Seconds())
+}
+
+// format counts a request by its format; retry is what its client says of earlier attempts.
+func (m *metrics) format(name, retry string) {
+	m.formats.WithLabelValues(name).Inc()
+	if n, err := strconv.Atoi(retry); err == nil && n > 0 {
+		m.retries.WithLabelValues(name).Inc()
+	}
 }

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"net/http"
+	"net/url"
 	"strings"
 	"sync"
 	"time"
@@ -17,6 +18,7 @@ type source struct {
 	wire.Source
 	tenant      []byte // header tn
 	limiter     *rate.Limiter
+	second      *rate.Limiter           // of events that are over the rate, from clients that do not send again
 	categories  map[event.Category]bool // nil: all
 	allowReplay bool
 	known       bool
@@ -50,18 +52,27 @@ func newSource(c Source, secret wire.Secret) *source {
 			burst = max(int(c.Rate), MaxEvents)
 		}
 		s.limiter = rate.NewLimiter(rate.Limit(c.Rate), burst)
+		s.second = rate.NewLimiter(rate.Limit(c.Rate), burst)
 	}
 	return s
 }
 
 // allow takes n events from the key's rate. If there are too few it gives the time after which to come again.
-func (s *source) allow(n int) (wait time.Duration, ok bool) {
-	if s.limiter == nil || n == 0 {
+func (s *source) allow(n int) (wait time.Duration, ok bool) { return allow(s.limiter, n) }
+
+// spare says whether n events over the rate may be kept as failed events: as many again.
+func (s *source) spare(n int) bool {
+	_, ok := allow(s.second, n)
+	return ok
+}
+
+func allow(l *rate.Limiter, n int) (wait time.Duration, ok bool) {
+	if l == nil || n == 0 {
 		return 0, true
 	}
-	n = min(n, s.limiter.Burst()) // a request larger than the burst takes all of it
+	n = min(n, l.Burst()) // a request larger than the burst takes all of it
 	now := time.Now()
-	r := s.limiter.ReserveN(now, n)
+	r := l.ReserveN(now, n)
 	if d := r.DelayFrom(now); d > 0 {
 		r.CancelAt(now)
 		return d, false
@@ -69,24 +80,35 @@ func (s *source) allow(n int) (wait time.Duration, ok bool) {
 	return 0, true
 }
 
-// writeKey finds a request's key in the places SDKs put it.
-func writeKey(r *http.Request) string {
-	if k := r.Header.Get("X-Write-Key"); k != "" {
-		return k
+// requestKeys finds what may be a request's write key in the headers and in the query, wherever SDKs put it.
+func requestKeys(r *http.Request, query url.Values) []string {
+	var keys []string
+	add := func(k string) {
+		if k = strings.TrimSpace(k); k != "" {
+			keys = append(keys, k)
+		}
+	}
+	for _, h := range [...]string{"X-Write-Key", "X-Api-Key"} {
+		add(r.Header.Get(h))
 	}
 	if user, pass, ok := r.BasicAuth(); ok {
-		if user == "" {
-			return pass
+		add(user)
+		add(pass)
+	} else if auth := r.Header.Get("Authorization"); auth != "" {
+		scheme, k, ok := strings.Cut(auth, " ")
+		switch {
+		case !ok:
+			add(auth)
+		case strings.EqualFold(scheme, "Bearer"):
+			add(k)
 		}
-		return user
 	}
-	if scheme, k, ok := strings.Cut(r.Header.Get("Authorization"), " "); ok && strings.EqualFold(scheme, "Bearer") {
-		return strings.TrimSpace(k)
+	if query != nil {
+		for _, name := range [...]string{"write_key", "writeKey", "api_key", "api_secret", "token"} {
+			add(query.Get(name))
+		}
 	}
-	if r.URL.RawQuery == "" {
-		return ""
-	}
-	return r.URL.Query().Get("write_key")
+	return keys
 }
 
 // strangers bounds what is kept of requests with unknown keys, by remote address.

@@ -15,6 +15,23 @@ type Request struct {
 	Country    string // of the client, from a proxy's header; "" if unknown
 	UserAgent  string
 	Replay     bool // history: its clocks are not compared with ours
+	// Foreign clients keep sent_at when they send again, and round it: a sent_at that is up to resendTime before ReceivedAt, or hardly after it, says nothing about
+	// the client's clock.
+	Foreign bool
+}
+
+const (
+	resendTime = 300e6 // µs; Segment's Java client comes again after 15 to 35 s, all of them after an outage
+	roundTime  = 2e6   // Snowplow's Python tracker cuts it to the second
+)
+
+// skew is how far the client's clock is behind ours.
+func (r *Request) skew(sentAt int64) int64 {
+	behind := r.ReceivedAt - sentAt
+	if r.Foreign && behind < resendTime && behind > -roundTime {
+		return 0
+	}
+	return behind
 }
 
 // OccurredAsSent says whether the last event decoded came with its own time, which Decode left in OccurredAt without correction.
@@ -32,7 +49,7 @@ func (d *Decoder) Complete(r *Request) *Failure {
 		e.OccurredAt = d.t.sentAt
 	case r.Replay && d.t.occurred:
 	case d.t.occurred && d.t.sent:
-		e.OccurredAt += r.ReceivedAt - d.t.sentAt
+		e.OccurredAt += r.skew(d.t.sentAt)
 	case d.t.occurred:
 	default: // sent_at is corrected to received_at
 		e.OccurredAt = r.ReceivedAt

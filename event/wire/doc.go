@@ -1,32 +1,13 @@
 // Package wire turns what producers send into events. It stands between the gateway's HTTP handler, which hands it decompressed request bodies, and package
 // event/schema, which encodes the result.
 //
-// A Format is one row of a table: how a body is split into the texts of single events, and how one text becomes an event.Event. Decoding works on tokens: no
-// reflection, no map of anything, and the strings of a decoded event are views of the request body (see Decoder.Decode).
+// A Format is one row of a table of paths (Formats): how a body is split into the texts of single events, and how one text becomes an event.Event. Native events
+// are decoded by tokens: no reflection, no map of anything, and the strings of a decoded event are views of the request body (see Decoder.Decode). What clients
+// of other platforms send is translated into native text, which the same decoder reads, so that masks, exact money and bounds are the same for all.
 //
 // Whatever no field of ours takes ends up in Event.Properties, so nothing a producer sent is lost; what cannot be understood is a Failure with one of the
 // reasons of package event, which concerns that event alone. Card numbers are masked and personal fields redacted here, before anything can become durable.
 package wire
-
-import "millrace/event"
-
-// Format is one way of sending events.
-type Format struct {
-	Name string
-	// Paths are the URL paths the format is served under.
-	Paths []string
-	// Split finds the texts of the single events of a body.
-	Split func(body []byte, yield func(text []byte) bool)
-	// Decode makes an event of one text.
-	Decode func(d *Decoder, text []byte, e *event.Event) *Failure
-}
-
-// Formats is the table of all formats, the first being the native one.
-func Formats() []Format {
-	return []Format{
-		{Name: "native", Paths: []string{"/v1/events"}, Split: Split, Decode: (*Decoder).Decode},
-	}
-}
 
 // Bounds of what is decoded.
 const (

@@ -40,6 +40,7 @@ type target struct {
 	occurred bool
 	sent     bool
 	ip       string
+	suffix   string // of the source
 }
 
 // field is one member of one of our objects.
@@ -208,6 +209,7 @@ func newLayout() *layout {
 		str("currency", kindCurrency, func(t *target) *string { return &t.e.Currency }),
 		num("value", kindAmount, func(t *target) **int64 { return &t.e.Value }),
 		str("ip", kindIP, func(t *target) *string { return &t.ip }),
+		str("source_suffix", kindText, func(t *target) *string { return &t.suffix }), // within which event ids are unique, if that is less than the source
 		field{name: "context", kind: kindObject, sub: context},
 		field{name: "payment", kind: kindObject, sub: payment},
 		field{name: "properties", kind: kindAny},

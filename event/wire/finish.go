@@ -34,6 +34,9 @@ func (d *Decoder) finish() error {
 		return err
 	}
 	e.Tenant, e.Source = d.src.Tenant, d.src.Name
+	if d.t.suffix != "" {
+		e.Source += "/" + d.t.suffix
+	}
 	if e.SchemaVersion == 0 {
 		e.SchemaVersion = 1
 	}

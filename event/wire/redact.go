@@ -133,6 +133,9 @@ func replacement(out []byte, action Action, value []byte, s *Sealer) []byte {
 		if s == nil {
 			break
 		}
+		if s.sealed(plain) { // the text was redacted before: a failed event that is sent again, or a foreign one before its translation
+			return append(out, value...)
+		}
 		out = s.append(append(out, '"'), "redacted", plain)
 		return append(out, '"')
 	case truncate:

@@ -24,3 +24,15 @@ func TestAnOrdinaryEventIsNotGoneOverForRules(t *testing.T) {
 		t.Error("the fast check takes an event without such members for one that has them")
 	}
 }
+
+func TestWhatWasHashedIsNotHashedAgain(t *testing.T) {
+	r, sealer := NewRedactor([]Rule{{Key: "email", Action: Hash}}), NewSealer(testSource().Secret)
+	once := string(r.Apply([]byte(`{"email":"pat@example.com"}`), sealer))
+	if twice := string(r.Apply([]byte(once), sealer)); twice != once || strings.Contains(once, "pat") {
+		t.Errorf("%s, then %s", once, twice)
+	}
+	near := strings.Replace(once, ".", ".g", 1)
+	if got := string(r.Apply([]byte(near), sealer)); got == near {
+		t.Errorf("%s was taken for a hash", near)
+	}
+}

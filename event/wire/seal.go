@@ -38,3 +38,12 @@ func (s *Sealer) append(dst []byte, kind string, what []byte) []byte {
 func (s *Sealer) seal(kind string, what []byte) string {
 	return string(s.append(make([]byte, 0, len(s.id)+33), kind, what))
 }
+
+// sealed says whether b is what append writes.
+func (s *Sealer) sealed(b []byte) bool {
+	if len(b) != len(s.id)+33 || string(b[:len(s.id)]) != s.id || b[len(s.id)] != '.' {
+		return false
+	}
+	_, err := hex.DecodeString(string(b[len(s.id)+1:]))
+	return err == nil
+}

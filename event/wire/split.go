@@ -72,28 +72,35 @@ func line(body []byte) []byte {
 	return body
 }
 
-// splitArray yields the elements of the array at the start of body.
+// splitArray yields the elements of the array at the start of body, and of what follows it: perhaps another one.
 func splitArray(body []byte, yield func([]byte) bool) {
+	if rest := arrayElements(body, yield); len(rest) > 0 {
+		Split(rest, yield)
+	}
+}
+
+// arrayElements yields the elements of the array at the start of body and gives what follows it; nil if the array was cut off, of which what was whole counts, or
+// yield has had enough.
+func arrayElements(body []byte, yield func([]byte) bool) []byte {
 	rest := bytes.TrimLeft(body[1:], " \t\r\n")
 	var d jx.Decoder
 	for len(rest) > 0 && rest[0] != ']' {
 		text := element(&d, rest)
 		if len(text) > 0 && !yield(text) {
-			return
+			return nil
 		}
 		rest = bytes.TrimLeft(rest[len(text):], " \t\r\n")
 		switch {
-		case len(rest) == 0: // the array was cut off; what was whole in it counts
-			return
+		case len(rest) == 0:
+			return nil
 		case rest[0] == ',':
 			rest = bytes.TrimLeft(rest[1:], " \t\r\n")
 		}
 	}
 	if len(rest) > 1 {
-		if rest = bytes.TrimLeft(rest[1:], " \t\r\n"); len(rest) > 0 { // something follows the array: perhaps another one
-			Split(rest, yield)
-		}
+		return bytes.TrimLeft(rest[1:], " \t\r\n")
 	}
+	return nil
 }
 
 // element gives the array element at the start of body.
