@@ -40,11 +40,12 @@ func (w *Worker) commit(ctx context.Context, s *session, now time.Time) error {
 		w.rewind(s)
 		return nil
 	}
+	w.metrics.lastCommit.SetToCurrentTime()
 	w.metrics.commitSeconds.Observe(time.Since(began).Seconds())
 	w.metrics.transactionSeconds.Observe(time.Since(w.touchedOr(began)).Seconds())
 	for _, t := range w.sorted {
 		if t.touched {
-			w.metrics.observe(t, now)
+			w.metrics.observe(t)
 			t.committed()
 		}
 	}
@@ -131,6 +132,7 @@ func (w *Worker) rewind(s *session) {
 	w.log.Info("transaction aborted", "tasks", len(w.sorted), "to_restore", len(again))
 	if len(again) > 0 {
 		for p := range again {
+			w.drop(w.tasks[p])
 			delete(w.tasks, p)
 		}
 		w.sort()

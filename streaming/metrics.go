@@ -13,7 +13,8 @@ type metrics struct {
 	records, emitted, changes, timers, commits, aborts, unknown, sessions prometheus.Counter
 	restores, restoreRecords, restoreSeconds                              prometheus.Counter
 	commitSeconds, transactionSeconds                                     prometheus.Histogram
-	lag, delay, keys                                                      *prometheus.GaugeVec
+	tasks, restoring, lastCommit                                          prometheus.Gauge
+	lag, delay, buffered, keys                                            *prometheus.GaugeVec
 	windows                                                               *prometheus.CounterVec
 }
 
@@ -34,8 +35,13 @@ func newMetrics(reg prometheus.Registerer, top Topology) (*metrics, error) {
 		add(h)
 		return h
 	}
-	gauge := func(name, help string) *prometheus.GaugeVec {
-		g := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "millrace_stream_" + name, Help: help, ConstLabels: labels}, []string{"partition"})
+	one := func(name, help string) prometheus.Gauge {
+		g := prometheus.NewGauge(prometheus.GaugeOpts{Name: "millrace_stream_" + name, Help: help, ConstLabels: labels})
+		add(g)
+		return g
+	}
+	gauge := func(name, help string, by ...string) *prometheus.GaugeVec {
+		g := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "millrace_stream_" + name, Help: help, ConstLabels: labels}, append([]string{"partition"}, by...))
 		add(g)
 		return g
 	}
@@ -53,12 +59,17 @@ func newMetrics(reg prometheus.Registerer, top Topology) (*metrics, error) {
 		restoreSeconds:     counter("restore_seconds_total", "Time spent to restore tasks."),
 		commitSeconds:      histogram("commit_seconds", "From flush to the end of a transaction."),
 		transactionSeconds: histogram("transaction_seconds", "From the first change in a transaction to its end."),
-		lag:                gauge("lag_records", "Input records of a task that are not processed."),
-		delay:              gauge("watermark_delay_seconds", "How far a task's watermark is behind the clock."),
-		keys:               gauge("state_keys", "Keys in a task's state."),
+		tasks:              one("tasks", "Tasks that the worker runs."),
+		restoring:          one("restoring_tasks", "Tasks that are the worker's and whose state is being restored."),
+		lastCommit:         one("last_commit_timestamp_seconds", "When the worker's last transaction was committed, or the worker started."),
+		lag:                gauge("lag_records", "Records of a task's input, up to its last stable offset, that are not processed.", "topic"),
+		delay:              gauge("watermark_delay_seconds", "How far a task's watermark, in the live lane, is behind the clock. It grows while no events come."),
+		buffered:           gauge("buffered_records", "Records of a task that were read and wait in the merge for another input."),
+		keys:               gauge("state_keys", "Keys in a store of a task's state.", "store"),
 		windows:            prometheus.NewCounterVec(prometheus.CounterOpts{Name: "millrace_stream_window_events_total", Help: "Events at windows by outcome.", ConstLabels: labels}, []string{"store", "outcome"}),
 	}
 	add(m.windows)
+	m.lastCommit.SetToCurrentTime()
 	if err := errors.Join(errs...); err != nil {
 		return nil, fmt.Errorf("registering stream metrics: %w", err)
 	}
@@ -66,7 +77,7 @@ func newMetrics(reg prometheus.Registerer, top Topology) (*metrics, error) {
 }
 
 // observe takes over what a task counted in a transaction that has just committed.
-func (m *metrics) observe(t *Task, now time.Time) {
+func (m *metrics) observe(t *Task) {
 	s := t.stats
 	t.stats = taskStats{}
 	m.records.Add(float64(s.records))
@@ -80,20 +91,24 @@ func (m *metrics) observe(t *Task, now time.Time) {
 		m.windows.WithLabelValues(store, "late").Add(float64(c.Late))
 		m.windows.WithLabelValues(store, "dropped").Add(float64(c.Dropped))
 	}
-	if now.Sub(t.gauged) < time.Second {
-		return
-	}
-	t.gauged = now
+}
+
+// gauge shows where a task stands. ends are the inputs' ends by index as they were asked for last; what was fetched since may reach further.
+func (m *metrics) gauge(t *Task, ends []int64, now time.Time) {
 	p := strconv.Itoa(int(t.part))
-	lag, keys := int64(0), 0
 	for i := range t.in {
-		lag += max(0, t.merge.q[i].end-t.in[i].next)
+		end := t.merge.q[i].end
+		if ends != nil {
+			end = max(end, ends[i])
+		}
+		m.lag.WithLabelValues(p, t.in[i].topic).Set(float64(max(0, end-t.in[i].next)))
 	}
 	for _, x := range t.tables {
-		keys += x.size()
+		if id := x.store().ID; id >= FirstStoreID || id == storeTimers {
+			m.keys.WithLabelValues(p, x.store().Name).Set(float64(x.size()))
+		}
 	}
-	m.lag.WithLabelValues(p).Set(float64(lag))
-	m.keys.WithLabelValues(p).Set(float64(keys))
+	m.buffered.WithLabelValues(p).Set(float64(t.merge.buffered))
 	if wm := t.Watermark(); wm != noTime {
 		m.delay.WithLabelValues(p).Set(now.Sub(time.UnixMicro(wm)).Seconds())
 	}
@@ -101,8 +116,8 @@ func (m *metrics) observe(t *Task, now time.Time) {
 
 // forget takes a task's gauges away: it is another worker's now.
 func (m *metrics) forget(part int32) {
-	p := strconv.Itoa(int(part))
-	m.lag.DeleteLabelValues(p)
-	m.delay.DeleteLabelValues(p)
-	m.keys.DeleteLabelValues(p)
+	p := prometheus.Labels{"partition": strconv.Itoa(int(part))}
+	for _, v := range []*prometheus.GaugeVec{m.lag, m.delay, m.buffered, m.keys} {
+		v.DeletePartialMatch(p)
+	}
 }

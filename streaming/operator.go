@@ -45,6 +45,9 @@ type Committer interface {
 	Aborted()
 }
 
+// An operator that holds something outside of the task's state (files, gauges) implements io.Closer: Close is called when the worker gives the task up, and nothing
+// of the operator is called after it.
+
 // Timer is an event-time timer. At is in microseconds since the epoch.
 type Timer struct {
 	Owner uint16 // whose timer: free for the operator, so that several parts of it can share the timers

@@ -35,9 +35,8 @@ type Task struct {
 	touched   bool // something happened that must be committed
 	out       []*kgo.Record
 	outBytes  int
-	sent      int // how many of out are with the producer
-	inTxn     int // records processed in the open transaction
-	gauged    time.Time
+	sent      int                // how many of out are with the producer
+	inTxn     int                // records processed in the open transaction
 	ids       map[string]topicID // of the inputs
 	logs      []logBuffer
 	mem       slab

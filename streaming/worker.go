@@ -33,6 +33,8 @@ type Worker struct {
 	restoring map[int32]uint64 // the batch that makes each task
 	batch     uint64
 	touchedAt time.Time // first change in the open transaction
+	gauged    time.Time
+	ends      atomic.Pointer[map[int32][]int64] // of the inputs, by partition
 
 	start   func(map[int32][]inputStart) // restores tasks in the background, for the session in hand
 	results chan restored
@@ -87,7 +89,7 @@ func (w *Worker) Run(ctx context.Context) error {
 			wait = 0
 		}
 		w.metrics.sessions.Inc()
-		w.log.Warn("session ended, another follows", "err", err, "wait", wait)
+		w.log.Warn("session ended, another follows", "error", err, "wait", wait)
 		select {
 		case <-ctx.Done():
 			return nil
@@ -116,7 +118,8 @@ func (w *Worker) session(ctx context.Context) (err error) {
 		go func() { wg.Wait(); close(done) }()
 		for open := true; open; {
 			select {
-			case <-w.results:
+			case r := <-w.results:
+				w.dropAll(r.tasks)
 			case <-done:
 				open = false
 			}
@@ -126,10 +129,12 @@ func (w *Worker) session(ctx context.Context) (err error) {
 		if fenced(err) {
 			err = w.settle(ctx, member, err)
 		}
-		for p := range w.tasks {
-			w.metrics.forget(p)
+		for _, t := range w.tasks {
+			w.drop(t)
 		}
 		clear(w.tasks)
+		w.metrics.tasks.Set(0)
+		w.metrics.restoring.Set(0)
 		clear(w.restoring)
 		w.sorted, w.touchedAt = nil, time.Time{}
 		if err == nil && w.cfg.LeaveOnStop {
@@ -148,6 +153,7 @@ func (w *Worker) session(ctx context.Context) (err error) {
 			s.awake()
 		})
 	}
+	wg.Go(func() { w.watchEnds(restores, s) })
 	for ctx.Err() == nil {
 		if err := w.handle(ctx, s); err != nil {
 			return err
@@ -171,9 +177,9 @@ func (w *Worker) handle(ctx context.Context, s *session) error {
 			if w.tasks[p] != nil || w.restoring[p] != 0 {
 				w.log.Info("task given up", "partition", p, "lost", e.lost)
 			}
+			w.drop(w.tasks[p])
 			delete(w.tasks, p)
 			delete(w.restoring, p)
-			w.metrics.forget(p)
 			aborted = true
 		}
 		if e.lost {
@@ -182,6 +188,7 @@ func (w *Worker) handle(ctx context.Context, s *session) error {
 		if len(e.assigned) > 0 {
 			for p := range e.assigned {
 				if w.tasks[p] != nil { // assigned again: what it did in the open transaction must not be part of it
+					w.drop(w.tasks[p])
 					delete(w.tasks, p)
 					aborted = true
 				}
@@ -201,6 +208,7 @@ func (w *Worker) handle(ctx context.Context, s *session) error {
 		select {
 		case r := <-w.results:
 			if r.session != s {
+				w.dropAll(r.tasks)
 				continue // of a session that has ended
 			}
 			if r.err != nil {
@@ -227,6 +235,7 @@ func (w *Worker) adopt(s *session, r restored) {
 	resume := map[string][]int32{}
 	for _, t := range r.tasks {
 		if w.restoring[t.part] != r.batch {
+			w.drop(t)
 			continue // given up meanwhile, or assigned again
 		}
 		delete(w.restoring, t.part)
@@ -251,6 +260,7 @@ func (w *Worker) sort() {
 func (w *Worker) step(ctx context.Context, s *session) error {
 	f := w.poll(ctx, s)
 	now := time.Now()
+	w.gauges(now)
 	if err := w.distribute(s, f, now); err != nil {
 		return err
 	}

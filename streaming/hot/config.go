@@ -4,16 +4,19 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"millrace/internal/telemetry"
 )
 
 // Config of the hot topology.
 type Config struct {
-	Dir         string        `koanf:"dir" desc:"local folder for the closed buckets of the dedup index; what is in it is rebuilt from Kafka at each start; '' means stream in the data directory"`
-	DedupWindow time.Duration `koanf:"dedup_window" desc:"how long after an event's arrival a copy of it is recognised; not below spool_max_age"`
-	SpoolMaxAge time.Duration `koanf:"spool_max_age" desc:"the gateways' spool.max_age: how much later than the first a copy may arrive"`
-	KPILateness time.Duration `koanf:"kpi_lateness" desc:"how long after its window's end, in event time, a live event still corrects its KPIs; later ones go to kpi.late"`
-	KPIEvery    time.Duration `koanf:"kpi_every" desc:"least time between two emissions of a KPI window that is not closing"`
-	LedgerIdle  time.Duration `koanf:"ledger_idle" desc:"a range of control totals ends after this much silence of its topic; with traffic it ends at each full minute of arrival"`
+	Dir         string            `koanf:"dir" desc:"local folder for the closed buckets of the dedup index; what is in it is rebuilt from Kafka at each start; '' means stream in the data directory"`
+	DedupWindow time.Duration     `koanf:"dedup_window" desc:"how long after an event's arrival a copy of it is recognised; not below spool_max_age"`
+	SpoolMaxAge time.Duration     `koanf:"spool_max_age" desc:"the gateways' spool.max_age: how much later than the first a copy may arrive"`
+	KPILateness time.Duration     `koanf:"kpi_lateness" desc:"how long after its window's end, in event time, a live event still corrects its KPIs; later ones go to kpi.late"`
+	KPIEvery    time.Duration     `koanf:"kpi_every" desc:"least time between two emissions of a KPI window that is not closing"`
+	Tracer      *telemetry.Tracer `koanf:"-"` // nil: no traces
+	LedgerIdle  time.Duration     `koanf:"ledger_idle" desc:"a range of control totals ends after this much silence of its topic; with traffic it ends at each full minute of arrival"`
 }
 
 // DefaultConfig has everything but Dir, which whoever knows the data directory is to set.

@@ -44,7 +44,7 @@ func (o *operator) takeEvent(in int, r *kgo.Record, at int64, total *totals) err
 	}
 	if !first {
 		total.duplicates++
-		o.stats.count(in, duplicate)
+		o.note(in, duplicate)
 		return nil
 	}
 	return o.accept(in, r, at, lane, body, total)
@@ -101,7 +101,7 @@ func (o *operator) refuse(in int, r *kgo.Record, at int64, total *totals, reason
 	}
 	f.Payload = base64.StdEncoding.EncodeToString(payload)
 	total.failed++
-	o.stats.count(in, failed)
+	o.note(in, failed)
 	_, err := o.emitFailed(in, f, r, at)
 	return err
 }

@@ -25,7 +25,7 @@ func (o *operator) accept(in int, r *kgo.Record, at int64, lane event.Lane, body
 	}
 	o.emit(src.out, r.Key, o.t.Keep(o.codecs.AppendEnriched(o.t.Buf(96+len(r.Value)), src.cat, e, body)), r)
 	total.add(e.RowHash)
-	o.stats.count(in, accepted)
+	o.note(in, accepted)
 	if lane != event.Live || e.OrderRank > 1 {
 		return nil
 	}
@@ -33,7 +33,7 @@ func (o *operator) accept(in int, r *kgo.Record, at int64, lane event.Lane, body
 	if err != nil || inTime {
 		return err
 	}
-	o.stats.count(in, late)
+	o.note(in, late)
 	return o.kpis.late(e, r)
 }
 

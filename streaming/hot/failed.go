@@ -28,11 +28,11 @@ func (o *operator) takeFailed(in int, r *kgo.Record, at int64, total *totals) er
 		return err
 	case !first:
 		total.duplicates++
-		o.stats.count(in, duplicate)
+		o.note(in, duplicate)
 		return nil
 	}
 	total.add(failedHash(f.ID))
-	o.stats.count(in, accepted)
+	o.note(in, accepted)
 	return nil
 }
 

@@ -62,6 +62,7 @@ type operator struct {
 	ledger *ledger
 	kpis   *kpis
 	stats  *taskMetrics
+	spans  spans
 
 	in     []source
 	e      event.Event // of the record in hand
@@ -77,7 +78,7 @@ type source struct {
 }
 
 func newOperator(t *streaming.Task, cfg Config, codecs *schema.Codecs, defs kpi.Definitions, stats *taskMetrics) *operator {
-	o := &operator{t: t, codecs: codecs, dec: codecs.NewAliasingDecoder(), dedup: newDedup(cfg.Dir, cfg.DedupWindow), stats: stats}
+	o := &operator{t: t, codecs: codecs, dec: codecs.NewAliasingDecoder(), dedup: newDedup(cfg.Dir, cfg.DedupWindow), stats: stats, spans: spans{tracer: cfg.Tracer}}
 	for _, c := range event.Categories() {
 		o.in = append(o.in, source{raw: c.RawTopic(), out: c.EventsTopic(), cat: c})
 	}
@@ -90,6 +91,7 @@ func newOperator(t *streaming.Task, cfg Config, codecs *schema.Codecs, defs kpi.
 // Process implements streaming.Operator.
 func (o *operator) Process(in int, r *kgo.Record) error {
 	at := r.Timestamp.UnixMicro()
+	o.spans.begin(r)
 	o.dedup.advance(at)
 	total, err := o.ledger.count(in, r.Offset, at)
 	if err != nil {
@@ -134,6 +136,7 @@ func (o *operator) Restored() error {
 func (o *operator) Committed() {
 	o.spilled(o.dedup.commit())
 	o.stats.commit(o.dedup)
+	o.spans.end("")
 }
 
 // Aborted implements streaming.Committer.
@@ -141,11 +144,13 @@ func (o *operator) Aborted() {
 	o.dedup.abort()
 	o.ledger.load()
 	o.stats.abort()
+	o.spans.end("aborted")
 }
 
 // Close gives the local files of the task back.
 func (o *operator) Close() error {
 	o.stats.close()
+	o.spans.end("given up")
 	return o.dedup.close()
 }
 
@@ -160,6 +165,12 @@ func (o *operator) spilled(err error) {
 func (o *operator) emit(topic string, key, value []byte, r *kgo.Record) {
 	out := o.t.Record()
 	out.Topic, out.Key, out.Value = topic, key, value
-	out.Headers = r.Headers
+	out.Headers = o.spans.now.Headers(r.Headers)
 	o.t.Emit(out)
+}
+
+// note counts what became of the record in hand.
+func (o *operator) note(in int, what outcome) {
+	o.stats.count(in, what)
+	o.spans.became(what)
 }

@@ -14,11 +14,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"go.opentelemetry.io/otel/attribute"
 	"golang.org/x/sync/errgroup"
 
 	"millrace/event/schema"
 	"millrace/internal/failpoint"
 	"millrace/internal/fault"
+	"millrace/internal/telemetry"
 )
 
 // ClickHouse stores events.*, events.failed, kpi.partial, kpi.late and events.ledger.
@@ -101,6 +103,7 @@ func (s *ClickHouse) Run(ctx context.Context) error {
 	}
 	s.cl = cl
 	defer cl.CloseAllowingRebalance()
+	defer s.m.standing.watch(ctx, cl, names...)()
 	for ctx.Err() == nil {
 		fetches := s.poll(ctx)
 		err := s.step(ctx, fetches)
@@ -395,9 +398,11 @@ func (s *ClickHouse) storeAll(ctx context.Context, batches []*clickhouseBatch) e
 	g.SetLimit(s.cfg.Inserters)
 	for _, b := range batches {
 		g.Go(func() error {
+			span := s.trace(b.p.topic, b.records)
 			if b.err = s.store(ctx, b); b.err == nil {
 				b.err = s.reportRefused(ctx, b.p.topic, b.refused)
 			}
+			span.End(telemetry.Failure(b.err))
 			return nil // the others go on; errors are gathered below
 		})
 	}
@@ -446,10 +451,12 @@ func (s *ClickHouse) replace(ctx context.Context, due map[*clickhouseTopic][]*cl
 			taken[i] = n
 			rs = append(rs, p.records[:n]...)
 		}
+		span := s.trace(t, rs)
 		refused, err := s.storeReplaced(ctx, t, rs)
 		if err == nil {
 			err = s.reportRefused(ctx, t, refused)
 		}
+		span.End(telemetry.Failure(err))
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", t.name, err))
 			continue
@@ -485,11 +492,16 @@ func (s *ClickHouse) advance(ctx context.Context) error {
 	return nil
 }
 
+func (s *ClickHouse) trace(t *clickhouseTopic, rs []*kgo.Record) *telemetry.Span {
+	return s.cfg.Tracer.BatchOf(rs, "clickhouse insert", attribute.String("db.system.name", "clickhouse"), attribute.String("db.collection.name", t.tables[0].layout.table), attribute.Int("db.operation.batch.size", len(rs)))
+}
+
 func (s *ClickHouse) measure() {
 	lag := map[string]int64{}
 	for p := range s.owned() {
 		lag[p.topic.name] += max(0, p.end-p.next)
 	}
+	s.m.lag.Reset() // of what is no longer owned
 	for topic, n := range lag {
 		s.m.lag.WithLabelValues(topic).Set(float64(n))
 	}

@@ -4,24 +4,27 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"millrace/internal/telemetry"
 )
 
 // ClickHouseConfig is how the ClickHouse sink works. See DefaultClickHouseConfig.
 type ClickHouseConfig struct {
-	Group          string        `koanf:"group" desc:"consumer group"`
-	InstanceID     string        `koanf:"instance_id" desc:"static member id of this process within the group"`
-	SessionTimeout time.Duration `koanf:"session_timeout" desc:"after which a silent member loses its partitions; also the age of an accepted commit beyond which nothing is inserted"`
-	FlushRows      int           `koanf:"flush_rows" desc:"rows of a batch, which is one block, at most"`
-	FlushBytes     int           `koanf:"flush_bytes" desc:"bytes of a batch's records at most"`
-	FlushInterval  time.Duration `koanf:"flush_interval" desc:"age of a batch at most; widened while a table has many active parts"`
-	SlowParts      int           `koanf:"slow_parts" desc:"active parts of a table's partition from which even full batches wait"`
-	PartsEvery     time.Duration `koanf:"parts_every" desc:"how often active parts are counted"`
-	InsertTimeout  time.Duration `koanf:"insert_timeout" desc:"limit of one insert"`
-	Inserters      int           `koanf:"inserters" desc:"inserts at the same time"`
-	MaxBuffered    int           `koanf:"max_buffered" desc:"bytes of records in memory from which on nothing more is fetched"`
-	RetryMax       time.Duration `koanf:"retry_max" desc:"longest pause between attempts while the store is away"`
-	Cluster        bool          `koanf:"-"` // the tables are replicated: write to t_local, read presence from a replica that has everything
-	Generation     uint16        `koanf:"-"` // topic generation
+	Group          string            `koanf:"group" desc:"consumer group"`
+	InstanceID     string            `koanf:"instance_id" desc:"static member id of this process within the group"`
+	SessionTimeout time.Duration     `koanf:"session_timeout" desc:"after which a silent member loses its partitions; also the age of an accepted commit beyond which nothing is inserted"`
+	FlushRows      int               `koanf:"flush_rows" desc:"rows of a batch, which is one block, at most"`
+	FlushBytes     int               `koanf:"flush_bytes" desc:"bytes of a batch's records at most"`
+	FlushInterval  time.Duration     `koanf:"flush_interval" desc:"age of a batch at most; widened while a table has many active parts"`
+	SlowParts      int               `koanf:"slow_parts" desc:"active parts of a table's partition from which even full batches wait"`
+	PartsEvery     time.Duration     `koanf:"parts_every" desc:"how often active parts are counted"`
+	InsertTimeout  time.Duration     `koanf:"insert_timeout" desc:"limit of one insert"`
+	Inserters      int               `koanf:"inserters" desc:"inserts at the same time"`
+	MaxBuffered    int               `koanf:"max_buffered" desc:"bytes of records in memory from which on nothing more is fetched"`
+	RetryMax       time.Duration     `koanf:"retry_max" desc:"longest pause between attempts while the store is away"`
+	Cluster        bool              `koanf:"-"` // the tables are replicated: write to t_local, read presence from a replica that has everything
+	Generation     uint16            `koanf:"-"` // topic generation
+	Tracer         *telemetry.Tracer `koanf:"-"` // nil: no traces
 }
 
 // maxBlockRows keeps a batch within one block whatever the server's settings.

@@ -12,6 +12,7 @@ type clickhouseMetrics struct {
 	freshness                             *prometheus.GaugeVec   // by table
 	parts                                 *prometheus.GaugeVec   // by table
 	buffered                              prometheus.Gauge
+	standing                              standing
 }
 
 func newClickhouseMetrics(reg prometheus.Registerer) clickhouseMetrics {
@@ -39,5 +40,6 @@ func newClickhouseMetrics(reg prometheus.Registerer) clickhouseMetrics {
 		buffered: prometheus.NewGauge(prometheus.GaugeOpts{Name: "millrace_sink_clickhouse_buffered_bytes", Help: "Bytes of records waiting to be inserted."}),
 	}
 	reg.MustRegister(m.records, m.newest, m.rows, m.bytes, m.batches, m.errors, m.refused, m.seconds, m.presence, m.lag, m.freshness, m.parts, m.buffered)
+	m.standing = newStanding(reg, "clickhouse")
 	return m
 }

@@ -107,6 +107,7 @@ func (s *Iceberg) Run(ctx context.Context) error {
 	}
 	s.cl, s.adm = cl, kadm.NewClient(cl)
 	defer s.end(ctx)
+	defer s.m.standing.watch(ctx, cl, topics...)()
 	for ctx.Err() == nil {
 		if err := s.step(ctx); err != nil {
 			return err
@@ -206,7 +207,7 @@ func (s *Iceberg) commitDue(ctx context.Context) {
 			largest = t
 		}
 	}
-	if total > s.cfg.MaxBuffered && largest.pending == nil {
+	if total > s.cfg.MaxBuffered && largest.pending == nil && !largest.held(now) {
 		largest.flush(ctx)
 	}
 	for _, t := range s.order {

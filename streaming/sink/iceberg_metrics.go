@@ -7,9 +7,11 @@ type icebergMetrics struct {
 	newest                                   prometheus.Gauge
 	rows, bytes, files, fileBytes, commits   *prometheus.CounterVec // by table
 	failures, rewinds, refused, expired      *prometheus.CounterVec // by table
-	seconds                                  *prometheus.HistogramVec
+	laneWaits                                *prometheus.CounterVec // by table
+	seconds, laneSeconds                     *prometheus.HistogramVec
 	lag                                      *prometheus.GaugeVec // by topic
 	ingested, freshness, snapshots, buffered *prometheus.GaugeVec // by table
+	standing                                 standing
 }
 
 func newIcebergMetrics(reg prometheus.Registerer) icebergMetrics {
@@ -28,19 +30,24 @@ func newIcebergMetrics(reg prometheus.Registerer) icebergMetrics {
 		bytes:     counter("row_bytes_total", "Uncompressed bytes of the rows committed."),
 		files:     counter("files_total", "Parquet files committed."),
 		fileBytes: counter("file_bytes_total", "Bytes of the Parquet files committed."),
-		commits:   counter("commits_total", "Commits."),
+		commits:   counter("commits_total", "Commits of rows to the table."),
 		failures:  counter("failures_total", "Attempts to write or commit that failed and are tried again."),
 		rewinds:   counter("rewinds_total", "Times the sink went to the offsets of the table's head: a rollback, or another member's commit."),
 		refused:   counter("refused_rows_total", "Rows that cannot be stored, sent to raw.failed."),
 		expired:   counter("expired_snapshots_total", "Snapshots expired by the sink."),
 		seconds:   prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "millrace_sink_iceberg_commit_seconds", Help: "Time of one commit.", Buckets: prometheus.ExponentialBuckets(0.01, 2, 12)}, []string{"table"}),
+		laneWaits: counter("lane_waits_total", "Commits of maintenance that an append had to wait for."),
+		laneSeconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "millrace_sink_iceberg_lane_seconds", Help: "Time that a commit of maintenance had the table to itself.", Buckets: prometheus.ExponentialBuckets(0.01, 2, 12),
+		}, []string{"table"}),
 		lag:       gauge("lag_records", "Offsets between the last committed one and the end of the topic.", "topic"),
 		ingested:  gauge("newest_ingested_timestamp_seconds", "Greatest ingested_at committed.", "table"),
 		freshness: gauge("freshness_seconds", "Now less the greatest ingested_at committed.", "table"),
 		snapshots: gauge("snapshots", "Snapshots kept in the table's metadata.", "table"),
 		buffered:  gauge("buffered_bytes", "Uncompressed bytes of rows that are not committed.", "table"),
 	}
-	reg.MustRegister(m.records, m.newest, m.resets, m.rows, m.bytes, m.files, m.fileBytes, m.commits, m.failures, m.rewinds, m.refused, m.expired, m.seconds, m.lag,
+	reg.MustRegister(m.records, m.newest, m.resets, m.rows, m.bytes, m.files, m.fileBytes, m.commits, m.failures, m.rewinds, m.refused, m.expired, m.laneWaits, m.seconds, m.laneSeconds, m.lag,
 		m.ingested, m.freshness, m.snapshots, m.buffered)
+	m.standing = newStanding(reg, "iceberg")
 	return m
 }

@@ -9,9 +9,11 @@ import (
 	"github.com/apache/iceberg-go"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+	"go.opentelemetry.io/otel/attribute"
 
 	"millrace/event"
 	"millrace/internal/fault"
+	"millrace/internal/telemetry"
 	"millrace/lakehouse"
 )
 
@@ -33,10 +35,12 @@ type icebergTable struct {
 	retryAt time.Time
 	backoff time.Duration
 	paused  bool
-	checked time.Time // the head was last known to be where we think
-	expire  int       // snapshots at which to expire
-	newest  int64     // ingested_at, committed
-	stamp   time.Time // newest record taken
+	checked time.Time       // the head was last known to be where we think
+	expire  int             // snapshots at which to expire
+	newest  int64           // ingested_at, committed
+	stamp   time.Time       // newest record taken
+	links   telemetry.Links // the sampled records in w
+	lane    *icebergLane
 }
 
 // icebergPart is one partition.
@@ -54,6 +58,7 @@ type icebergPending struct {
 	bytes  int64
 	newest int64
 	stamp  time.Time
+	links  telemetry.Links // the sampled records
 }
 
 func (t *icebergTable) bytes() int64 {
@@ -89,6 +94,7 @@ func (t *icebergTable) take(ctx context.Context, fetched kgo.FetchTopicPartition
 		}
 		p.next = r.Offset + 1
 		t.s.m.records.Inc()
+		t.s.cfg.Tracer.Add(&t.links, r)
 		if r.Timestamp.After(t.stamp) {
 			t.stamp = r.Timestamp
 		}
@@ -142,19 +148,28 @@ func (t *icebergTable) work(ctx context.Context, now time.Time) {
 	case t.rewind:
 		t.toHead(ctx)
 	case t.pending != nil:
-		t.flush(ctx)
-	case t.w != nil && t.w.Rows() > 0:
-		if now.Sub(t.first) >= t.s.cfg.CommitInterval || t.w.Bytes() >= t.s.cfg.CommitBytes {
+		if !t.held(now) {
 			t.flush(ctx)
 		}
+	case t.w != nil && t.w.Rows() > 0:
+		if t.due(now) && !t.held(now) {
+			t.flush(ctx)
+		}
+	case t.lane != nil:
 	case len(t.parts) > 0 && now.Sub(t.checked) >= t.s.cfg.CheckInterval:
 		t.check(ctx)
 	}
 }
 
+// due says whether what was taken is to be committed.
+func (t *icebergTable) due(now time.Time) bool {
+	return now.Sub(t.first) >= t.s.cfg.CommitInterval || t.w.Bytes() >= t.s.cfg.CommitBytes
+}
+
 // dueIn is when work has something to do.
 func (t *icebergTable) dueIn(now time.Time) (time.Duration, bool) {
 	switch {
+	case t.lane != nil && now.Before(t.lane.until): // asked again often, as it may end before
 	case t.rewind || t.pending != nil:
 		return t.retryAt.Sub(now), true
 	case t.w != nil && t.w.Rows() > 0:
@@ -187,12 +202,15 @@ func (t *icebergTable) flush(ctx context.Context) {
 			t.trouble(ctx, err)
 			return
 		}
+		p.links, t.links = t.links, telemetry.Links{}
 		t.pending = p
 	}
 	start := t.s.now()
 	attempt, cancel := context.WithTimeout(ctx, t.s.cfg.CommitTimeout)
+	span := t.s.cfg.Tracer.Batch(&t.pending.links, "iceberg commit", attribute.String("db.system.name", "iceberg"), attribute.String("db.collection.name", t.name), attribute.Int64("db.operation.batch.size", t.pending.rows))
 	head, err := t.s.cat.Append(attempt, t.name, t.pending.files, t.pending.lo, t.pending.hi)
 	cancel()
+	span.End(telemetry.Failure(err))
 	var conflict *lakehouse.ConflictError
 	switch {
 	case err == nil:
@@ -296,7 +314,7 @@ func (t *icebergTable) check(ctx context.Context) {
 
 // discard forgets what was taken and not committed. Files that were on their way into the catalog stay: their commit may have arrived.
 func (t *icebergTable) discard(ctx context.Context) {
-	t.pending = nil
+	t.pending, t.links = nil, telemetry.Links{}
 	if t.w == nil {
 		return
 	}
@@ -325,7 +343,7 @@ func (t *icebergTable) well() { t.problem, t.backoff, t.retryAt = nil, 0, time.T
 // throttle stops fetching while the table cannot take rows.
 func (t *icebergTable) throttle(full bool) {
 	waiting := t.pending == nil && t.s.now().Before(t.retryAt)
-	pause := full || waiting || t.pending != nil && t.bytes() >= t.s.cfg.CommitBytes
+	pause := full || waiting || (t.pending != nil || t.lane != nil) && t.bytes() >= t.s.cfg.CommitBytes
 	if pause == t.paused {
 		return
 	}

@@ -16,19 +16,22 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"go.opentelemetry.io/otel/attribute"
 
 	"millrace/event"
 	"millrace/event/schema"
+	"millrace/internal/telemetry"
 	"millrace/live"
 )
 
 // RedisConfig is how the Redis sink works. See DefaultRedisConfig.
 type RedisConfig struct {
-	Group          string        `koanf:"group" desc:"consumer group"`
-	InstanceID     string        `koanf:"instance_id" desc:"static member id of this process within the group"`
-	SessionTimeout time.Duration `koanf:"session_timeout" desc:"after which a silent member loses its partitions"`
-	MaxRecords     int           `koanf:"max_records" desc:"records of one write"`
-	Generation     uint16        `koanf:"-"` // topic generation
+	Group          string            `koanf:"group" desc:"consumer group"`
+	InstanceID     string            `koanf:"instance_id" desc:"static member id of this process within the group"`
+	SessionTimeout time.Duration     `koanf:"session_timeout" desc:"after which a silent member loses its partitions"`
+	MaxRecords     int               `koanf:"max_records" desc:"records of one write"`
+	Generation     uint16            `koanf:"-"` // topic generation
+	Tracer         *telemetry.Tracer `koanf:"-"` // nil: no traces
 }
 
 // DefaultRedisConfig has values for one machine.
@@ -71,6 +74,7 @@ type redisMetrics struct {
 	records, writes, rewinds prometheus.Counter
 	seconds                  prometheus.Histogram
 	freshness                prometheus.Gauge
+	standing                 standing
 }
 
 // NewRedis makes the sink. opts say how to reach the broker.
@@ -87,6 +91,7 @@ func NewRedis(cfg RedisConfig, rdb redis.UniversalClient, codecs *schema.Codecs,
 		freshness: prometheus.NewGauge(prometheus.GaugeOpts{Name: "millrace_sink_newest_record_timestamp_seconds", Help: "Broker time of the newest record written.", ConstLabels: labels}),
 	}
 	reg.MustRegister(m.records, m.writes, m.rewinds, m.seconds, m.freshness)
+	m.standing = newStanding(reg, "redis")
 	return &Redis{cfg: cfg, rdb: rdb, codecs: codecs, opts: opts, log: log, m: m}, nil
 }
 
@@ -115,6 +120,7 @@ func (s *Redis) Run(ctx context.Context) error {
 		return fmt.Errorf("redis sink: %w", err)
 	}
 	defer cl.CloseAllowingRebalance()
+	defer s.m.standing.watch(ctx, cl, event.TopicKPIPartial)()
 	for {
 		fetches := s.poll(ctx, cl)
 		if ctx.Err() != nil {
@@ -227,6 +233,7 @@ func (s *Redis) write(ctx context.Context, cl *kgo.Client, fetches kgo.Fetches) 
 	}
 	var moved []int32
 	started := time.Now()
+	span := s.cfg.Tracer.Batch(nil, "redis write", attribute.String("db.system.name", "redis"), attribute.Int("db.operation.batch.size", len(newest))) // partials have no one event
 	err := retry(ctx, s.log, "redis sink: writing", func() error {
 		n, err := live.Put(ctx, s.rdb, slices.Collect(maps.Values(newest)))
 		s.m.writes.Add(float64(n))
@@ -252,6 +259,7 @@ func (s *Redis) write(ctx context.Context, cl *kgo.Client, fetches kgo.Fetches) 
 		}
 		return nil
 	})
+	span.End(telemetry.Failure(err))
 	if err != nil {
 		return err
 	}
