@@ -2,7 +2,6 @@ package lakehouse
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -48,44 +47,23 @@ func (c *Catalog) Tables(ctx context.Context) ([]TableInfo, error) {
 		if err != nil {
 			return nil, err
 		}
-		h, err := headOf(name, t)
-		info := TableInfo{Name: name, Rows: h.Rows, Files: h.Files, Bytes: h.Bytes, Snapshots: h.Snapshots, Offsets: h.Vector, MetadataLocation: t.MetadataLocation()}
-		if err != nil {
-			info.Problem = err.Error()
-		}
-		if s := t.CurrentSnapshot(); s != nil {
-			info.Committed = time.UnixMilli(s.TimestampMs).UTC()
-		}
-		for ref, r := range t.Metadata().Refs() {
-			info.Refs = append(info.Refs, Ref{ref, string(r.SnapshotRefType), r.SnapshotID})
-		}
-		slices.SortFunc(info.Refs, func(a, b Ref) int { return strings.Compare(a.Name, b.Name) })
-		out = append(out, info)
+		out = append(out, infoOf(name, t))
 	}
 	return out, nil
 }
 
-// ExpireSnapshots removes snapshots of main that are older than keepAge, but keeps at least the last keepLast and all that a branch or tag names (a lease is a tag). The
-// files that only they named are deleted. It gives how many were removed; 0 without a commit if there was nothing to remove.
-func (c *Catalog) ExpireSnapshots(ctx context.Context, name string, keepAge time.Duration, keepLast int) (int, error) {
-	t, err := c.LoadForMaintenance(ctx, name)
+func infoOf(name string, t *table.Table) TableInfo {
+	h, err := headOf(name, t)
+	info := TableInfo{Name: name, Rows: h.Rows, Files: h.Files, Bytes: h.Bytes, Snapshots: h.Snapshots, Offsets: h.Vector, MetadataLocation: t.MetadataLocation()}
 	if err != nil {
-		return 0, err
+		info.Problem = err.Error()
 	}
-	before := len(t.Metadata().Snapshots())
-	if before <= keepLast {
-		return 0, nil
+	if s := t.CurrentSnapshot(); s != nil {
+		info.Committed = time.UnixMilli(s.TimestampMs).UTC()
 	}
-	tx := t.NewTransaction()
-	if err := tx.ExpireSnapshots(table.WithOlderThan(keepAge), table.WithRetainLast(keepLast)); err != nil {
-		return 0, fmt.Errorf("expiring snapshots of table %s: %w", name, err)
+	for ref, r := range t.Metadata().Refs() {
+		info.Refs = append(info.Refs, Ref{ref, string(r.SnapshotRefType), r.SnapshotID})
 	}
-	after, err := tx.Commit(ctx)
-	if errors.Is(err, table.ErrCommitFailed) { // the head moved all the time: nothing was removed, the next call will
-		return 0, nil
-	}
-	if err != nil {
-		return 0, fmt.Errorf("expiring snapshots of table %s: %w", name, err)
-	}
-	return before - len(after.Metadata().Snapshots()), nil
+	slices.SortFunc(info.Refs, func(a, b Ref) int { return strings.Compare(a.Name, b.Name) })
+	return info
 }

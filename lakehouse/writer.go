@@ -4,11 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
-	"time"
-	"unicode/utf8"
 
-	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/iceberg-go"
 	"github.com/apache/iceberg-go/table"
 
@@ -28,15 +24,6 @@ const (
 	openFiles  = 8
 	openDays   = 64
 )
-
-// Times that every reader can show: years 1 to 9999.
-var (
-	minTime = time.Date(1, 1, 1, 0, 0, 0, 0, time.UTC).UnixMicro()
-	maxTime = time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC).UnixMicro()
-)
-
-// maxAmount bounds what Decimal(18,6) holds, in micros, exclusive.
-const maxAmount = 1_000_000_000_000_000_000
 
 // Writer turns rows of one table into Parquet files, each of one day of ingested_at. What it wrote is visible only after Append. It belongs to one goroutine.
 type Writer struct {
@@ -100,54 +87,6 @@ func (c *Catalog) NewWriter(ctx context.Context, name string) (*Writer, error) {
 	return w, nil
 }
 
-// unsorted is t as a writer of the stream is to see it: without a sort order, since iceberg-go would sort every batch by it, which compaction does for whole files.
-func unsorted(t *table.Table) (*table.Table, error) {
-	b, err := table.MetadataBuilderFromBase(t.Metadata(), t.MetadataLocation())
-	if err != nil {
-		return nil, fmt.Errorf("metadata of table %v: %w", t.Identifier(), err)
-	}
-	none := table.UnsortedSortOrder
-	if err := b.AddSortOrder(&none); err != nil {
-		return nil, fmt.Errorf("metadata of table %v: %w", t.Identifier(), err)
-	}
-	if err := b.SetDefaultSortOrderID(table.UnsortedSortOrderID); err != nil {
-		return nil, fmt.Errorf("metadata of table %v: %w", t.Identifier(), err)
-	}
-	meta, err := b.Build()
-	if err != nil {
-		return nil, fmt.Errorf("metadata of table %v: %w", t.Identifier(), err)
-	}
-	return table.New(t.Identifier(), meta, t.MetadataLocation(), t.FS, nil), nil
-}
-
-// sized is the table with Bloom filters for a file of so many rows: iceberg-go makes each as large as the table's bound allows, 1 MiB, which a file of a few
-// hundred rows would carry twice. Ten bits a value give 1 % false positives (Bloom 1970).
-func (w *Writer) sized(rows int) (*table.Table, error) {
-	size := 1024
-	for size < rows*10/8 {
-		size *= 2
-	}
-	if size >= table.ParquetBloomFilterMaxBytesDefault {
-		return w.tbl, nil
-	}
-	if t := w.small[size]; t != nil {
-		return t, nil
-	}
-	b, err := table.MetadataBuilderFromBase(w.tbl.Metadata(), w.tbl.MetadataLocation())
-	if err != nil {
-		return nil, fmt.Errorf("metadata of table %v: %w", w.tbl.Identifier(), err)
-	}
-	if err := b.SetProperties(iceberg.Properties{table.ParquetBloomFilterMaxBytesKey: strconv.Itoa(size)}); err != nil {
-		return nil, fmt.Errorf("metadata of table %v: %w", w.tbl.Identifier(), err)
-	}
-	meta, err := b.Build()
-	if err != nil {
-		return nil, fmt.Errorf("metadata of table %v: %w", w.tbl.Identifier(), err)
-	}
-	w.small[size] = table.New(w.tbl.Identifier(), meta, w.tbl.MetadataLocation(), w.tbl.FS, nil)
-	return w.small[size], nil
-}
-
 // SchemaID is the Iceberg schema that the writer writes.
 func (w *Writer) SchemaID() int { return w.tbl.Schema().ID }
 
@@ -192,96 +131,6 @@ func (w *Writer) write(ctx context.Context, r *row, ingested int64) error {
 	w.newest = max(w.newest, ingested)
 	if d.block.rows >= batchRows || d.block.bytes >= batchBytes {
 		return w.flush(ctx, d, false)
-	}
-	return nil
-}
-
-// check validates a row before any of it is taken: iceberg-go and Parquet would store what readers then refuse, or read back as something else. It leaves
-// the text values in w.text and gives the row's size.
-func (w *Writer) check(r *row) (int, error) {
-	bytes := 8 * (len(w.layout.ints) + len(w.layout.longs) + len(w.layout.optLongs))
-	for i := range w.layout.texts {
-		s := &w.layout.texts[i]
-		v := s.text(r)
-		if v != "" {
-			if !utf8.ValidString(v) {
-				return 0, &RowError{s.column.Name, errors.New("is not UTF-8")}
-			}
-			bytes += len(v)
-		}
-		w.text[i] = v
-	}
-	for i := range w.layout.longs {
-		if s := &w.layout.longs[i]; s.column.Type == schema.Timestamp {
-			if v := s.long(r); v < minTime || v > maxTime {
-				return 0, &RowError{s.column.Name, fmt.Errorf("%d µs is not in the years 1 to 9999", v)}
-			}
-		}
-	}
-	for i := range w.layout.optLongs {
-		s := &w.layout.optLongs[i]
-		v := s.optLong(r)
-		if v == nil {
-			if s.required {
-				return 0, &RowError{s.column.Name, errors.New("is required, but null")}
-			}
-			continue
-		}
-		if err := amountOK(s.column.Type, *v); err != nil {
-			return 0, &RowError{s.column.Name, err}
-		}
-	}
-	if r.event == nil {
-		if r.failed.ID == "" {
-			return 0, &RowError{"failed_id", errors.New("is required, but empty")}
-		}
-		return bytes, nil
-	}
-	if r.event.ID == "" {
-		return 0, &RowError{"event_id", errors.New("is required, but empty")}
-	}
-	if w.layout.items >= 0 {
-		for i := range r.event.Items {
-			n, err := w.checkItem(&r.event.Items[i])
-			if err != nil {
-				return 0, err
-			}
-			bytes += n
-		}
-	}
-	for _, p := range w.products {
-		if !utf8.ValidString(p) {
-			return 0, &RowError{"product_ids", errors.New("is not UTF-8")}
-		}
-		bytes += len(p)
-	}
-	return bytes, nil
-}
-
-func (w *Writer) checkItem(it *event.Item) (int, error) {
-	bytes := 8 * len(w.layout.itemLong)
-	for i := range w.layout.itemText {
-		s := &w.layout.itemText[i]
-		v := s.text(it)
-		if !utf8.ValidString(v) {
-			return 0, &RowError{"items." + s.name, errors.New("is not UTF-8")}
-		}
-		bytes += len(v)
-	}
-	for i := range w.layout.itemLong {
-		s := &w.layout.itemLong[i]
-		if v := s.long(it); v != nil {
-			if err := amountOK(s.kind, *v); err != nil {
-				return 0, &RowError{"items." + s.name, err}
-			}
-		}
-	}
-	return bytes, nil
-}
-
-func amountOK(t schema.Type, v int64) error {
-	if t == schema.Amount && (v <= -maxAmount || v >= maxAmount) {
-		return fmt.Errorf("%d micros is 10^12 units or more", v)
 	}
 	return nil
 }
@@ -425,73 +274,4 @@ func (w *Writer) remove(ctx context.Context, files []iceberg.DataFile) error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// stream is one file being written (a few if it grows beyond the target size), by a goroutine of its own that close or abort waits for.
-type stream struct {
-	batches chan arrow.RecordBatch
-	cancel  context.CancelFunc
-	done    chan struct{}
-	files   []iceberg.DataFile
-	err     error
-}
-
-func (w *Writer) open(ctx context.Context, t *table.Table) *stream {
-	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx)) // the stream outlives the call
-	s := &stream{batches: make(chan arrow.RecordBatch, 1), cancel: cancel, done: make(chan struct{})}
-	go func() {
-		defer close(s.done)
-		input := func(yield func(arrow.RecordBatch, error) bool) {
-			for {
-				select {
-				case b, ok := <-s.batches:
-					if !ok || !yield(b, nil) {
-						return
-					}
-				case <-ctx.Done():
-					yield(nil, ctx.Err())
-					return
-				}
-			}
-		}
-		for f, err := range table.WriteRecords(ctx, t, w.layout.arrow, input, table.WithClusteredWrite(), table.WithRecordBatchBufferSize(1)) {
-			if err != nil {
-				s.err = err
-				return
-			}
-			s.files = append(s.files, f)
-		}
-	}()
-	return s
-}
-
-func (s *stream) send(b arrow.RecordBatch) error {
-	select {
-	case s.batches <- b:
-		return nil
-	case <-s.done:
-		b.Release()
-		return fmt.Errorf("writing a batch: %w", s.err)
-	}
-}
-
-func (s *stream) close() ([]iceberg.DataFile, error) {
-	close(s.batches)
-	<-s.done
-	s.cancel()
-	return s.files, s.err
-}
-
-// abort gives the files that were complete; the one being written is removed by its writer.
-func (s *stream) abort() []iceberg.DataFile {
-	s.cancel()
-	<-s.done
-	for {
-		select {
-		case b := <-s.batches:
-			b.Release()
-		default:
-			return s.files
-		}
-	}
 }
