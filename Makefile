@@ -80,6 +80,14 @@ e2e-full: build ## The acceptance drills: 200,000 events, each child killed, bro
 peers: build ## Read the platform's data with PyIceberg, DuckDB and Confluent's Python client
 	test/peers/run.sh
 
+.PHONY: drill-maintain
+drill-maintain: build ## Maintenance of a table that is committed to every second: file count, commit gaps, rows
+	go run ./test/drills/maintain
+
+.PHONY: histories
+histories: ## Record the workflow histories that the replay tests read, on a real Temporal
+	go test ./workers -run TestBatchMaintainsTablesOnARealTemporal -update
+
 .PHONY: docs
 docs: build ## Write the reference pages that are generated from code
 	go test ./internal/cli -run TestReferencePagesAreCurrent -update
@@ -88,3 +96,36 @@ docs: build ## Write the reference pages that are generated from code
 .PHONY: clean
 clean: ## Remove what was built (not the caches and not the data)
 	rm -rf bin test/bench/out
+
+# The dashboard. Its build is committed (api/ui/dist), so that nothing but these targets needs Node; what npm fetches is kept in .cache/npm.
+NPM := npm_config_cache=$(CACHE)/npm npm
+UI := api/ui
+
+$(UI)/node_modules/.installed: $(UI)/package-lock.json $(UI)/.npmrc
+	cd $(UI) && $(NPM) ci --no-audit --no-fund && touch node_modules/.installed
+
+.PHONY: ui
+ui: $(UI)/node_modules/.installed ## Build the dashboard anew: types from api/openapi.yaml, then api/ui/dist
+	cd $(UI) && npm run types && npm test && npm run build
+
+.PHONY: ui-check
+ui-check: $(UI)/node_modules/.installed ## Prove that the dashboard's committed types and build are what their sources give
+	cd $(UI) && npm test && tmp=$$(mktemp -d) && trap 'rm -rf "$$tmp"' EXIT && npx tsc \
+	&& (cd openapi && npx openapi-typescript ../../openapi.yaml --alphabetize --output "$$tmp/schema.d.ts") && diff -u src/schema.d.ts "$$tmp/schema.d.ts" \
+	&& npx vite build --logLevel warn --outDir "$$tmp/dist" && diff -rq dist "$$tmp/dist" && echo "the dashboard's types and build are current"
+
+.PHONY: ui-test
+ui-test: build ## Drive the dashboard in Chromium: every page, both widths, dark and light, keyboard, restart, axe (DASHBOARD=url: of a running platform)
+	cd test/ui && $(NPM) ci --no-audit --no-fund --loglevel error && node run.mjs
+
+.PHONY: observability-check
+observability-check: build ## Check dashboards, recording and alert rules, then have a real Prometheus watch a platform for a minute
+	deploy/observability/check.sh
+
+.PHONY: terraform-check
+terraform-check: ## Check the Terraform code with a real terraform (1.9 or later; TERRAFORM=path) and recorded provider schemas: no cloud, no registry
+	cd terraform/check && go vet . && go run .
+
+.PHONY: peers-clients
+peers-clients: build ## The real SDKs deliver a shopping session through 429, 500, resets and timeouts; docs/producers.md's programs run (test/peers/clients)
+	go run ./test/peers/clients

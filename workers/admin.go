@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -17,37 +19,60 @@ import (
 
 // admin is the HTTP server of health and metrics that every process has.
 type admin struct {
-	reg *prometheus.Registry
+	reg metricsRegistry
 
 	mu    sync.Mutex
 	ready map[string]func() error
 }
 
-func newAdmin(reg *prometheus.Registry) *admin {
-	return &admin{reg: reg, ready: map[string]func() error{}}
+// newAdmin makes the server of a process with the given roles; none is ready before it is added.
+func newAdmin(reg metricsRegistry, roles []string) *admin {
+	a := &admin{reg: reg, ready: map[string]func() error{}}
+	for _, role := range roles {
+		a.ready[role] = func() error { return errStarting }
+		reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "millrace_ready", Help: "1 while the role is ready to do its work, as /readyz says, else 0.", ConstLabels: prometheus.Labels{"role": role},
+		}, func() float64 {
+			if a.of(role) != nil {
+				return 0
+			}
+			return 1
+		}))
+	}
+	return a
 }
 
+var errStarting = errors.New("starting")
+
+// add says how to ask a role, once it has been made, whether it is ready; nil: it is from now on.
 func (a *admin) add(role string, ready func() error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.ready[role] = ready
 }
 
+// of says why a role is not ready.
+func (a *admin) of(role string) error {
+	a.mu.Lock()
+	f := a.ready[role]
+	a.mu.Unlock()
+	if f == nil {
+		return nil
+	}
+	if err := f(); err != nil {
+		return fmt.Errorf("%s: %w", role, err)
+	}
+	return nil
+}
+
 // check says why the process is not ready.
 func (a *admin) check() error {
 	a.mu.Lock()
-	defer a.mu.Unlock()
-	if len(a.ready) == 0 {
-		return errors.New("starting")
-	}
+	roles := slices.Sorted(maps.Keys(a.ready))
+	a.mu.Unlock()
 	var errs []error
-	for role, f := range a.ready {
-		if f == nil {
-			continue
-		}
-		if err := f(); err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", role, err))
-		}
+	for _, role := range roles {
+		errs = append(errs, a.of(role))
 	}
 	return errors.Join(errs...)
 }

@@ -17,9 +17,11 @@ import (
 	"github.com/knadh/koanf/providers/file"
 	"github.com/knadh/koanf/v2"
 
+	"millrace/api"
 	"millrace/event/registry"
 	"millrace/gateway"
 	"millrace/internal/fault"
+	"millrace/internal/telemetry"
 	"millrace/kpi"
 	"millrace/lakehouse"
 	"millrace/olap"
@@ -34,13 +36,16 @@ type Config struct {
 	WriteKey       string           `koanf:"write_key" desc:"write key of the one source (tenant default, source web) that there is while gateway.sources is empty" secret:"true"`
 	Log            LogConfig        `koanf:"log"`
 	Admin          AdminConfig      `koanf:"admin"`
+	Telemetry      telemetry.Config `koanf:"telemetry"`
 	Kafka          KafkaConfig      `koanf:"kafka"`
 	SchemaRegistry SchemaRegistry   `koanf:"schema_registry"`
 	ClickHouse     olap.Config      `koanf:"clickhouse"`
 	Redis          RedisConfig      `koanf:"redis"`
 	Iceberg        lakehouse.Config `koanf:"iceberg"`
 	Temporal       TemporalConfig   `koanf:"temporal"`
+	Batch          BatchConfig      `koanf:"batch"`
 	Gateway        gateway.Config   `koanf:"gateway"`
+	API            api.Config       `koanf:"api"`
 	Registry       RegistryConfig   `koanf:"registry"`
 	Stream         streaming.Config `koanf:"stream"`
 	Hot            hot.Config       `koanf:"hot"`
@@ -101,9 +106,10 @@ type RedisConfig struct {
 
 // TemporalConfig is how to reach Temporal.
 type TemporalConfig struct {
-	Address   string `koanf:"address" desc:"host:port of the frontend"`
-	Namespace string `koanf:"namespace" desc:"namespace of all workflows"`
-	UI        string `koanf:"ui" desc:"address of the web UI, for links"`
+	Address   string        `koanf:"address" desc:"host:port of the frontend"`
+	Namespace string        `koanf:"namespace" desc:"namespace of all workflows"`
+	UI        string        `koanf:"ui" desc:"address of the web UI, for links"`
+	Retention time.Duration `koanf:"retention" desc:"how long Temporal keeps closed workflows; set on every start"`
 }
 
 // SinkConfig holds the sinks.
@@ -119,11 +125,14 @@ func DefaultConfig() Config {
 		Data:     ".millrace",
 		Log:      LogConfig{Level: "info", Format: "json"},
 		Kafka:    KafkaConfig{ClientID: "millrace", Partitions: 4, Replication: 1, Compaction: true, MaxMessageBytes: 4 << 20, CreateTopics: true},
-		Temporal: TemporalConfig{Namespace: "default"},
+		Temporal: TemporalConfig{Namespace: "default", Retention: 30 * 24 * time.Hour},
+		Batch:    DefaultBatchConfig(),
 
+		Telemetry:  telemetry.DefaultConfig(),
 		ClickHouse: olap.DefaultConfig(),
 		Iceberg:    lakehouse.DefaultConfig(),
 		Gateway:    gateway.DefaultConfig(),
+		API:        api.DefaultConfig(),
 		Registry:   defaultRegistry(),
 		Stream:     streaming.DefaultConfig(),
 		Hot:        hot.DefaultConfig(),
@@ -142,6 +151,15 @@ func (c Config) complete() Config {
 	}
 	if c.Hot.Dir == "" {
 		c.Hot.Dir = filepath.Join(c.Data, "stream")
+	}
+	if c.Telemetry.Endpoint == "" {
+		c.Telemetry.Endpoint = os.Getenv("OTEL_EXPORTER_OTLP_ENDPOINT") // where every program that is traced looks
+	}
+	if c.Batch.Dir == "" {
+		c.Batch.Dir = filepath.Join(c.Data, "batch")
+		if abs, err := filepath.Abs(c.Batch.Dir); err == nil { // else Validate says so
+			c.Batch.Dir = abs
+		}
 	}
 	c.Gateway.Partitions = c.Kafka.Partitions
 	if len(c.Gateway.Sources) == 0 && c.WriteKey != "" {

@@ -9,6 +9,7 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -25,6 +26,7 @@ import (
 	"millrace/event/schema"
 	"millrace/gateway"
 	"millrace/internal/fault"
+	"millrace/internal/telemetry"
 	"millrace/kpi"
 	"millrace/lakehouse"
 	"millrace/olap"
@@ -37,7 +39,7 @@ import (
 type Role struct {
 	Name  string
 	Doc   string
-	Needs []string // parts that must be reachable: kafka, schema_registry, clickhouse, redis, iceberg
+	Needs []string // parts that must be reachable: kafka, schema_registry, clickhouse, redis, iceberg, temporal
 	// start makes the role ready to run and gives what runs it until ctx ends, and what says whether it is ready.
 	start func(ctx context.Context, p *process) (run func(context.Context) error, ready func() error, err error)
 }
@@ -51,6 +53,8 @@ func Roles() []Role {
 		{"sink-clickhouse", "events, KPIs and control totals to ClickHouse", []string{"kafka", "schema_registry", "clickhouse"}, startSinkClickHouse},
 		{"sink-redis", "live KPIs to Redis", []string{"kafka", "schema_registry", "redis"}, startSinkRedis},
 		{"sink-iceberg", "events to Iceberg", []string{"kafka", "schema_registry", "iceberg"}, startSinkIceberg},
+		{"api", "analytics API and dashboard", []string{"schema_registry", "clickhouse"}, startAPI},
+		{"batch", "workflows and their activities on Temporal", []string{"clickhouse", "iceberg", "temporal"}, startBatch},
 	}
 }
 
@@ -67,8 +71,9 @@ func RoleNames() []string {
 type process struct {
 	cfg    Config
 	log    *slog.Logger
-	reg    *prometheus.Registry
-	codecs *schema.Codecs // registered; nil where no role needs schemas
+	reg    metricsRegistry
+	codecs *schema.Codecs      // registered; nil where no role needs schemas
+	traces *telemetry.Provider // nil without a collector
 }
 
 // Run runs roles until ctx ends or one of them fails; then the others are stopped too.
@@ -93,10 +98,20 @@ func Run(ctx context.Context, cfg Config, names []string, log *slog.Logger) erro
 	}
 	p := &process{cfg: cfg, log: log, reg: prometheus.NewRegistry()}
 	p.reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	var err error
+	if p.traces, err = telemetry.Open(ctx, cfg.Telemetry, "millrace-"+strings.Join(names, "-"), log); err != nil {
+		return fault.New("MR-CFG-001", err)
+	}
+	defer p.closeTraces(context.WithoutCancel(ctx))
 	g, ctx := errgroup.WithContext(ctx)
-	adm := newAdmin(p.reg)
+	started := make([]string, len(roles))
+	for i, r := range roles {
+		started[i] = r.Name
+	}
+	adm := newAdmin(p.reg, started)
 	g.Go(func() error { return adm.run(ctx, cfg.Admin.Listen) })
 	for _, r := range roles {
+		p.log = log.With("role", r.Name) // what the role logs says whose it is
 		if slices.Contains(r.Needs, "schema_registry") && p.codecs == nil {
 			if err := p.openCodecs(ctx); err != nil {
 				return stopped(ctx, err)
@@ -107,7 +122,7 @@ func Run(ctx context.Context, cfg Config, names []string, log *slog.Logger) erro
 			return stopped(ctx, fmt.Errorf("starting %s: %w", r.Name, err))
 		}
 		adm.add(r.Name, ready)
-		log.InfoContext(ctx, "role started", "role", r.Name)
+		p.log.InfoContext(ctx, "role started")
 		g.Go(func() error {
 			if err := run(ctx); err != nil {
 				return fmt.Errorf("%s: %w", r.Name, err)
@@ -116,6 +131,15 @@ func Run(ctx context.Context, cfg Config, names []string, log *slog.Logger) erro
 		})
 	}
 	return stopped(ctx, g.Wait())
+}
+
+// closeTraces sends the last spans; a collector that does not answer does not hold the process up for long.
+func (p *process) closeTraces(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	if err := p.traces.Close(ctx); err != nil {
+		p.log.WarnContext(ctx, "closing traces", "error", err)
+	}
 }
 
 // stopped turns an error that comes from being stopped into none.
@@ -228,7 +252,9 @@ func startGateway(ctx context.Context, p *process) (func(context.Context) error,
 	if err := p.ensureTopics(ctx); err != nil {
 		return nil, nil, err
 	}
-	g, err := gateway.New(p.cfg.Gateway, p.codecs, p.kafka(), p.reg, p.log)
+	cfg := p.cfg.Gateway
+	cfg.Tracer = p.traces.Tracer("gateway")
+	g, err := gateway.New(cfg, p.codecs, p.kafka(), p.reg, p.log)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -241,7 +267,9 @@ func (p *process) topology(reg prometheus.Registerer) (streaming.Topology, error
 	if err != nil {
 		return streaming.Topology{}, err
 	}
-	return hot.Topology(p.cfg.Hot, p.cfg.Kafka.Partitions, p.codecs, defs, reg)
+	cfg := p.cfg.Hot
+	cfg.Tracer = p.traces.Tracer("hot")
+	return hot.Topology(cfg, p.cfg.Kafka.Partitions, p.codecs, defs, reg)
 }
 
 func startStream(ctx context.Context, p *process) (func(context.Context) error, func() error, error) {
@@ -276,7 +304,7 @@ func startSinkClickHouse(ctx context.Context, p *process) (func(context.Context)
 		return nil, nil, err
 	}
 	cfg := p.cfg.Sink.ClickHouse
-	cfg.Generation = p.cfg.Kafka.Generation
+	cfg.Generation, cfg.Tracer = p.cfg.Kafka.Generation, p.traces.Tracer("sink")
 	s, err := sink.NewClickHouse(cfg, conn, p.codecs, p.kafka(), p.reg, p.log)
 	if err != nil {
 		return nil, nil, err
@@ -290,7 +318,7 @@ func startSinkRedis(ctx context.Context, p *process) (func(context.Context) erro
 	}
 	rdb := redis.NewUniversalClient(RedisOptions(p.cfg.Redis))
 	cfg := p.cfg.Sink.Redis
-	cfg.Generation = p.cfg.Kafka.Generation
+	cfg.Generation, cfg.Tracer = p.cfg.Kafka.Generation, p.traces.Tracer("sink")
 	s, err := sink.NewRedis(cfg, rdb, p.codecs, p.kafka(), p.reg, p.log)
 	if err != nil {
 		return nil, nil, err
@@ -314,9 +342,19 @@ func startSinkIceberg(ctx context.Context, p *process) (func(context.Context) er
 	if err := p.until(ctx, "creating Iceberg tables", func(ctx context.Context) error { return lakehouse.EnsureTables(ctx, cat) }); err != nil {
 		return nil, nil, err
 	}
-	s, err := sink.NewIceberg(p.cfg.Sink.Iceberg, cat, p.codecs, p.kafka(), p.reg, p.log)
+	cfg := p.cfg.Sink.Iceberg
+	cfg.Tracer = p.traces.Tracer("sink")
+	s, err := sink.NewIceberg(cfg, cat, p.codecs, p.kafka(), p.reg, p.log)
 	if err != nil {
 		return nil, nil, err
 	}
-	return func(ctx context.Context) error { return errors.Join(s.Run(ctx), cat.Close()) }, s.Ready, nil
+	return func(ctx context.Context) error {
+		beside, end := context.WithCancel(ctx)
+		var lane sync.WaitGroup
+		lane.Go(func() { p.laneRun(beside, s, cat) })
+		err := s.Run(ctx)
+		end()
+		lane.Wait()
+		return errors.Join(err, cat.Close())
+	}, s.Ready, nil
 }

@@ -34,6 +34,7 @@ func (c Config) Validate(roles []string) error {
 	if c.Log.Format != "json" && c.Log.Format != "text" {
 		errs = append(errs, fmt.Errorf("log.format: %q is neither json nor text", c.Log.Format))
 	}
+	section("telemetry", c.Telemetry.Validate())
 	if needs["kafka"] {
 		section("kafka", c.Kafka.Validate())
 	}
@@ -53,6 +54,15 @@ func (c Config) Validate(roles []string) error {
 	if needs["iceberg"] {
 		section("iceberg", c.Iceberg.Validate())
 		section("sink.iceberg", c.Sink.Iceberg.Validate())
+	}
+	if needs["temporal"] {
+		section("temporal", c.Temporal.Validate())
+	}
+	if uses("batch") {
+		section("batch", c.Batch.Validate())
+	}
+	if uses("api") {
+		section("api", c.API.Validate())
 	}
 	if uses("gateway") {
 		section("gateway", c.Gateway.Validate())

@@ -4,7 +4,6 @@ import (
 	"encoding/csv"
 	"encoding/json"
 	"fmt"
-	"strconv"
 	"strings"
 	"time"
 
@@ -12,7 +11,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"millrace/internal/fault"
-	"millrace/lakehouse"
 	"millrace/live"
 	"millrace/olap"
 	"millrace/workers"
@@ -123,48 +121,6 @@ func texts(values []any) []string {
 		}
 	}
 	return out
-}
-
-func (a *app) tables() *cobra.Command {
-	c := &cobra.Command{
-		Use: "tables", Short: "List the Iceberg tables: rows, files, sizes, snapshots, refs", Args: cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
-			cfg, err := a.load(true)
-			if err != nil {
-				return err
-			}
-			if cfg.Iceberg.CatalogURI == "" {
-				return fault.Newf("MR-CLI-003", "no Iceberg catalog is known for data directory %s", cfg.Data)
-			}
-			cat, err := lakehouse.Open(c.Context(), cfg.Iceberg)
-			if err != nil {
-				return err
-			}
-			defer func() { _ = cat.Close() }() // only reads
-			infos, err := cat.Tables(c.Context())
-			if err != nil {
-				return err
-			}
-			if a.output == "json" {
-				return a.json(infos)
-			}
-			rows := [][]string{{"TABLE", "ROWS", "FILES", "SIZE", "SNAPSHOTS", "REFS", "LAST COMMIT"}}
-			for _, t := range infos {
-				var refs []string
-				for _, r := range t.Refs {
-					refs = append(refs, r.Name)
-				}
-				last := ""
-				if !t.Committed.IsZero() {
-					last = t.Committed.UTC().Format(time.DateTime)
-				}
-				rows = append(rows, []string{t.Name, strconv.FormatInt(t.Rows, 10), strconv.FormatInt(t.Files, 10), bytes(t.Bytes), strconv.Itoa(t.Snapshots), strings.Join(refs, ","), last})
-			}
-			return a.table(rows)
-		},
-	}
-	a.outputs(c, "table", "json")
-	return c
 }
 
 func (a *app) redisCmd() *cobra.Command {

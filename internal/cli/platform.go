@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 
@@ -24,6 +25,7 @@ type platform struct {
 	self     string
 	gateway  int // port
 	registry int
+	api      int
 	admin    map[string]int // by role
 	key      string
 	saving   sync.Mutex
@@ -59,6 +61,17 @@ func (p *platform) addRoles(ctx context.Context) error {
 	if p.registry, err = p.Port(ctx, "registry"); err != nil {
 		return err
 	}
+	if p.api, err = p.Port(ctx, "api"); err != nil {
+		return err
+	}
+	for _, r := range workers.Roles() { // all of them first: a role that starts reads them
+		if r.Name == "registry" && p.cfg.SchemaRegistry.URL != "" {
+			continue
+		}
+		if p.admin[r.Name], err = p.Port(ctx, "admin-"+r.Name); err != nil {
+			return err
+		}
+	}
 	running := map[string]bool{}
 	for _, s := range p.Servers() {
 		running[s] = true
@@ -67,11 +80,6 @@ func (p *platform) addRoles(ctx context.Context) error {
 		if r.Name == "registry" && p.cfg.SchemaRegistry.URL != "" {
 			continue
 		}
-		admin, err := p.Port(ctx, "admin-"+r.Name)
-		if err != nil {
-			return err
-		}
-		p.admin[r.Name] = admin
 		child := embedded.Child{Name: r.Name, Ports: []string{"admin-" + r.Name}, Grace: roleGrace}
 		for _, n := range r.Needs {
 			if n == "schema_registry" {
@@ -83,12 +91,17 @@ func (p *platform) addRoles(ctx context.Context) error {
 		}
 		running[r.Name] = true
 		switch r.Name {
-		case "gateway", "registry":
+		case "gateway", "registry", "api":
 			child.Ports = append(child.Ports, r.Name)
 		}
-		ready := fmt.Sprintf("http://127.0.0.1:%d/readyz", admin)
+		ready := fmt.Sprintf("http://127.0.0.1:%d/readyz", p.admin[r.Name])
 		child.Healthy = func(ctx context.Context) error { return supervisor.GetOK(ctx, ready) }
 		child.HealthTimeout = roleHealthTimeout
+		if slices.Contains(r.Needs, embedded.TemporalChild) && p.cfg.Temporal.Address == "" {
+			// Temporal is built for minutes on a fresh machine: nobody waits for what needs it.
+			child.Optional = true
+			child.Deps = append(child.Deps, embedded.TemporalChild)
+		}
 		child.Command = func(context.Context) (embedded.Command, error) { return p.command(r.Name) }
 		if err := p.AddRole(child); err != nil {
 			return err
@@ -110,6 +123,7 @@ func (p *platform) command(role string) (embedded.Command, error) {
 		"clickhouse.addr":     e.ClickHouse.Native, "clickhouse.user": e.ClickHouse.User, "clickhouse.password": e.ClickHouse.Password, "clickhouse.database": e.ClickHouse.Database,
 		"redis.addr":          e.Redis,
 		"iceberg.catalog_uri": e.Iceberg.CatalogURI, "iceberg.catalog_name": e.Iceberg.CatalogName, "iceberg.warehouse": e.Iceberg.Warehouse, "iceberg.namespace": e.Iceberg.Namespace,
+		"temporal.address": e.Temporal.Address, "temporal.namespace": e.Temporal.Namespace, "temporal.ui": e.Temporal.UI,
 		"admin.listen": fmt.Sprintf("127.0.0.1:%d", p.admin[role]),
 	}
 	if kind == embedded.BrokerKfake {
@@ -119,6 +133,9 @@ func (p *platform) command(role string) (embedded.Command, error) {
 	case "gateway":
 		env["gateway.listen"] = fmt.Sprintf("127.0.0.1:%d", p.gateway)
 		env["write_key"] = p.key
+	case "api":
+		env["api.listen"] = fmt.Sprintf("127.0.0.1:%d", p.api)
+		env["api.metrics"] = strings.Join(p.metrics(), ",")
 	case "registry":
 		env["registry.listen"] = fmt.Sprintf("127.0.0.1:%d", p.registry)
 	}
@@ -131,12 +148,25 @@ func (p *platform) command(role string) (embedded.Command, error) {
 	return c, nil
 }
 
+// metrics are the addresses of the other roles' metrics, as api.metrics has them.
+func (p *platform) metrics() []string {
+	var out []string
+	for _, r := range workers.Roles() {
+		if admin, ok := p.admin[r.Name]; ok && r.Name != "api" {
+			out = append(out, fmt.Sprintf("%s=http://127.0.0.1:%d/metrics", r.Name, admin))
+		}
+	}
+	return out
+}
+
 // endpoints is the platform's endpoints.json for the given servers.
 func (p *platform) endpoints(s embedded.Endpoints) workers.Endpoints {
 	c := p.cfg
 	e := workers.Endpoints{
 		Version: 1, WriteKey: p.key,
 		Gateway:        fmt.Sprintf("http://127.0.0.1:%d", p.gateway),
+		API:            fmt.Sprintf("http://127.0.0.1:%d", p.api),
+		Dashboard:      fmt.Sprintf("http://127.0.0.1:%d/", p.api),
 		Kafka:          workers.KafkaEndpoint{Brokers: s.Kafka},
 		SchemaRegistry: c.SchemaRegistry.URL,
 		Redis:          s.Redis,
@@ -151,6 +181,9 @@ func (p *platform) endpoints(s embedded.Endpoints) workers.Endpoints {
 	}
 	if e.SchemaRegistry == "" {
 		e.SchemaRegistry = fmt.Sprintf("http://127.0.0.1:%d", p.registry)
+	}
+	if c.Temporal.Address != "" {
+		e.Temporal = workers.TemporalEndpoint{Address: c.Temporal.Address, Namespace: c.Temporal.Namespace, UI: c.Temporal.UI}
 	}
 	if e.ClickHouse.User == "" {
 		e.ClickHouse.User, e.ClickHouse.Password, e.ClickHouse.Database = c.ClickHouse.User, c.ClickHouse.Password, c.ClickHouse.Database
@@ -183,6 +216,8 @@ func (p *platform) save() error {
 		switch r.Name {
 		case "gateway":
 			e.Gateway = ""
+		case "api":
+			e.API, e.Dashboard = "", ""
 		case "registry":
 			e.SchemaRegistry = p.cfg.SchemaRegistry.URL
 		}

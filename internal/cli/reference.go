@@ -8,13 +8,14 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"millrace/event/wire"
 	"millrace/internal/fault"
 	"millrace/workers"
 )
 
 // References are the pages of docs/ that are written from code, by file name.
 func References() map[string]string {
-	return map[string]string{"CONFIG.md": configPage(), "errors.md": errorsPage(), "CLI.md": cliPage()}
+	return map[string]string{"CONFIG.md": configPage(), "errors.md": errorsPage(), "CLI.md": cliPage(), "METRICS.md": metricsPage(), "PATHS.md": pathsPage()}
 }
 
 const written = "<!-- Written by `make docs` from code; do not edit. -->\n\n"
@@ -37,6 +38,21 @@ func configPage() string {
 			fmt.Fprintf(&b, "\n## %s\n\n| key | default | what it is | environment |\n|---|---|---|---|\n", at)
 		}
 		fmt.Fprintf(&b, "| `%s` | `%s` | %s (%s) | `%s` |\n", k.Path, strings.ReplaceAll(k.Value, "|", "\\|"), strings.ReplaceAll(k.Desc, "|", "\\|"), k.Type, k.Env)
+	}
+	return b.String()
+}
+
+func pathsPage() string {
+	var b strings.Builder
+	b.WriteString("# Paths\n\n" + written + "What the gateway takes from producers. Every path is also served with a slash at its end, and none redirects. The body decides what it is, not its `Content-Type`; gzip and zstd are found " +
+		"in the body, whatever `Content-Encoding` says. A write key counts wherever it is: `X-Write-Key`, `X-Api-Key`, Basic user name, `Bearer`, `?write_key=`, `?writeKey=`, `?api_key=`, `?api_secret=`, `?token=`, " +
+		"and what the row says.\n\n" +
+		"What cannot be understood is kept as a failed event and answered 200 like the rest; `X-Strict-Mode: 1` asks for errors instead. `429` with `Retry-After` asks to come again. " +
+		"Browsers may send from the origins of `gateway.cors_origins`, with credentials and any header.\n\n" +
+		"| method | path | format | sent by | write key | answer |\n|---|---|---|---|---|---|\n")
+	cell := strings.NewReplacer("|", "\\|")
+	for _, r := range wire.PathTable() {
+		fmt.Fprintf(&b, "| %s | `%s` | %s | %s | %s | %s |\n", r.Methods, strings.Join(r.Paths, "` `"), r.Format, cell.Replace(r.Clients), cell.Replace(r.Auth), cell.Replace(r.Answer))
 	}
 	return b.String()
 }

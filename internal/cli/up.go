@@ -184,6 +184,7 @@ func (a *app) printAddresses(e workers.Endpoints, data string, took time.Duratio
 		ui = "building (see `millrace status`)"
 	}
 	rows := [][2]string{
+		{"dashboard", e.Dashboard},
 		{"gateway", e.Gateway + "/v1/events"},
 		{"write key", e.WriteKey},
 		{"schema registry", e.SchemaRegistry},
@@ -301,17 +302,12 @@ func (a *app) upDetached(ctx context.Context, _ func(string) bool) error {
 }
 
 func allHealthy(states []embedded.State) bool {
-	n := 0
 	for _, s := range states {
-		if s.Optional {
-			continue
-		}
-		if s.Phase != supervisor.Healthy {
+		if !s.Optional && s.Phase != supervisor.Healthy {
 			return false
 		}
-		n++
 	}
-	return n >= len(workers.Roles())
+	return len(states) >= len(workers.Roles())
 }
 
 func newWriteKey() (string, error) {

@@ -63,6 +63,16 @@ var catalog = [...]Entry{
 
 	// RED: Redis
 
+	// API: analytics API
+	{"MR-API-001", "request refused", "Every parameter that is wrong is listed with its bound; /openapi.json describes all of them."},
+	{"MR-API-002", "range refused", "Ask for a shorter range, a coarser grain, or fewer series: at most 5,000 points and 50 series."},
+	{"MR-API-003", "the API is busy", "More questions wait than may; ask again after the seconds in Retry-After. If it lasts, raise api.max_concurrent_queries or add an instance."},
+	{"MR-API-004", "a store does not answer", "ClickHouse cannot be reached or refuses; `millrace status` and /api/v1/health say what is wrong. Ask again after the seconds in Retry-After."},
+	{"MR-API-005", "the question is too large", "The query reached its limit of time, memory or rows. Ask for a shorter range, a coarser grain or fewer measures (visitors cost most), or raise the limits in the api section."},
+	{"MR-API-006", "no such path", "The paths are in /openapi.json and docs/API.md."},
+	{"MR-API-007", "method not allowed", "The API only reads: use GET."},
+	{"MR-API-008", "the API failed", "This is a defect: report it with the request and the log line of its time."},
+
 	// SIM: simulate and import
 	{"MR-SIM-001", "options refused", "Every problem is listed with its option, value and bound; run the command with --help."},
 	{"MR-SIM-002", "gateway does not answer", "Nothing was acknowledged for as long as --patience. See `millrace status`; what had been acknowledged is in the summary, what was under way counts as unacknowledged."},
@@ -75,6 +85,15 @@ var catalog = [...]Entry{
 	{"MR-CLI-003", "no platform has run on this data directory", "Start one with `millrace up --data DIR`, name the one it was started with, or configure the addresses."},
 	{"MR-CLI-004", "the data directory cannot be used", "Name one that can be written with --data."},
 	{"MR-CLI-002", "no such role", "`millrace run --help` lists the roles."},
+	{"MR-CLI-005", "Temporal cannot be asked", "`millrace status` shows whether temporal is healthy (on a fresh machine it is built last, for some minutes); elsewhere set temporal.address and temporal.namespace."},
+	{"MR-CLI-006", "no such workflow type", "docs/WORKFLOWS.md lists the types; the nearest spelling is suggested."},
+	{"MR-CLI-007", "input of a workflow refused", "Every problem is listed with its field; docs/WORKFLOWS.md shows an example of each type that can be copied."},
+	{"MR-CLI-008", "no such table", "`millrace tables` lists the tables; the nearest name is suggested."},
+	{"MR-CLI-009", "a workflow did not succeed", "`millrace workflows show ID` shows its failure and a link to its history. Starting it again with the same input goes on where it ended."},
+	{"MR-CLI-010", "no such workflow", "`millrace workflows list` shows the ids; only MaintainTable has a progress."},
+	{"MR-CLI-011", "no batch worker answers", "`millrace status` shows the batch role, and its log in DIR/logs why it is not at work; elsewhere start one with `millrace run batch`."},
+	{"MR-CLI-012", "a workflow refused an update", "The message says why; `millrace workflows progress ID` shows whether it is paused or has ended."},
+	{"MR-CLI-013", "no such schedule", "`millrace schedules list` shows the ids; `millrace schedules apply` makes those that are missing."},
 
 	// CFG: configuration
 	{"MR-CFG-001", "configuration refused", "Every problem is listed with its key, value and bound; `millrace config print` shows the effective configuration, docs/CONFIG.md all keys."},

@@ -1,0 +1,121 @@
+// Command maintain is a drill: the stream commits to Iceberg every second while MaintainTable runs by schedule and by hand. The number of data files must stay bounded, the
+// stream must never wait long for a commit, and in the end every row must be there once, as in ClickHouse. Its last line is "N passed, N failed".
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"millrace/workers"
+)
+
+// tableName is the busiest one.
+const tableName = "events_page"
+
+// Bounds. A run every maintainEvery finds about as many files as the stream has committed since; a run takes some time, and one may be skipped because the last one still
+// waits for a slow machine.
+const (
+	maintainEvery = 30 * time.Second
+	mostFiles     = 120
+	longestGap    = 5 * time.Second
+	leftFiles     = 8 // sizes of an open day grow by tiers, and a file is not rewritten with much smaller ones
+)
+
+type options struct {
+	bin     string
+	traffic time.Duration
+	rate    float64
+	keep    bool
+	broker  string
+}
+
+func main() {
+	var o options
+	flag.StringVar(&o.bin, "bin", "bin/millrace", "the program")
+	flag.DurationVar(&o.traffic, "for", 4*time.Minute, "how long traffic lasts")
+	flag.Float64Var(&o.rate, "rate", 60, "events per second")
+	flag.StringVar(&o.broker, "broker", "kfake", "kfake or apache")
+	flag.BoolVar(&o.keep, "keep", false, "keep the data directory")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	d, err := run(ctx, o)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "error:", err)
+		d.failed++
+	}
+	fmt.Printf("%d passed, %d failed\n", d.passed, d.failed)
+	if d.failed > 0 || d.passed == 0 {
+		os.Exit(1)
+	}
+}
+
+// drill counts what held and what did not.
+type drill struct{ passed, failed int }
+
+func (d *drill) check(ok bool, format string, a ...any) {
+	word := "PASS"
+	if ok {
+		d.passed++
+	} else {
+		d.failed++
+		word = "FAIL"
+	}
+	fmt.Printf("%s %s\n", word, fmt.Sprintf(format, a...))
+}
+
+func run(ctx context.Context, o options) (d drill, err error) {
+	bin, err := filepath.Abs(o.bin)
+	if err != nil {
+		return d, fmt.Errorf("finding %s: %w", o.bin, err)
+	}
+	dir, err := os.MkdirTemp("", "millrace-maintain-")
+	if err != nil {
+		return d, fmt.Errorf("making a data directory: %w", err)
+	}
+	p := program{bin: bin, data: dir, env: []string{
+		"MILLRACE_SINK__ICEBERG__COMMIT_INTERVAL=1s", "MILLRACE_SINK__ICEBERG__LANE_TIMEOUT=2s", "MILLRACE_BATCH__MAINTAIN_EVERY=" + maintainEvery.String(),
+	}}
+	if !o.keep {
+		defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	}
+	if _, err := p.call(ctx, "up", "--detach", "--broker", o.broker, "--rate", fmt.Sprint(o.rate), "--for", o.traffic.String()); err != nil {
+		return d, err
+	}
+	defer func() {
+		down, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Minute)
+		defer cancel()
+		_, stopErr := p.call(down, "down")
+		err = errors.Join(err, stopErr)
+	}()
+	e, err := workers.LoadEndpoints(dir)
+	if err != nil {
+		return d, err
+	}
+	fmt.Printf("traffic of %g events/s for %s, commits every second, maintenance every %s\n", o.rate, o.traffic, maintainEvery)
+	w, err := newWatch(ctx, e)
+	if err != nil {
+		return d, err
+	}
+	defer w.close()
+	ended := make(chan error, 1)
+	watching, endWatch := context.WithTimeout(ctx, o.traffic)
+	defer endWatch()
+	go func() { ended <- w.run(watching) }()
+	if err := byHand(ctx, &d, p, w, o.traffic/3); err != nil {
+		endWatch()
+		return d, errors.Join(err, <-ended)
+	}
+	if err := <-ended; err != nil {
+		return d, err
+	}
+	w.report(&d)
+	return d, afterwards(ctx, &d, p, w)
+}
