@@ -200,7 +200,7 @@ func (b *batchTest) start(t *testing.T, env ...string) *role {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &role{cmd: exec.Command(self), ended: make(chan struct{})} //nolint:noctx // it outlives the test's context to end in order
+	r := &role{cmd: exec.Command(self), ended: make(chan struct{})}
 	r.cmd.Env = append(append(os.Environ(), batchEnv+"="+b.cfg, "MILLRACE_SUPERVISED=1"), env...)
 	r.cmd.Stderr = &r.said
 	if r.stdin, err = r.cmd.StdinPipe(); err != nil {

@@ -145,7 +145,7 @@ func (c *checker) startPrometheus(ctx context.Context) (func() error, error) {
 	if err := l.Close(); err != nil {
 		return nil, fmt.Errorf("finding a port: %w", err)
 	}
-	cmd := exec.Command(filepath.Join(c.programs, "prometheus"), "--config.file="+filepath.Join(home, "prometheus.yml"), "--storage.tsdb.path="+filepath.Join(home, "tsdb"), "--web.listen-address="+c.prometheus, "--log.level=warn")
+	cmd := exec.Command(filepath.Join(c.programs, "prometheus"), "--config.file="+filepath.Join(home, "prometheus.yml"), "--storage.tsdb.path="+filepath.Join(home, "tsdb"), "--web.listen-address="+c.prometheus, "--log.level=warn") //nolint:noctx // ended in order
 	cmd.Stderr = os.Stderr
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("starting Prometheus: %w", err)

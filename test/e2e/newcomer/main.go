@@ -162,7 +162,10 @@ func (p *platform) end(n *newcomer) error {
 		return err
 	}
 	select {
-	case <-p.ended: // make reports the interrupt as an error
+	case err := <-p.ended: // make reports the interrupt as an error
+		if exit := (&exec.ExitError{}); err != nil && !errors.As(err, &exit) {
+			return err
+		}
 		n.ok("Ctrl-C ended the platform")
 		return nil
 	case <-time.After(2 * time.Minute):
