@@ -32,6 +32,10 @@ import (
 
 // Config is everything that can be set. It is read from, later over earlier: defaults, the configuration file, the environment, flags.
 type Config struct {
+	// Where the values come from, for processes that are to have the same: the file's absolute path ("" without one) and the flags.
+	File  string         `koanf:"-"`
+	Flags map[string]any `koanf:"-"`
+
 	Data           string           `koanf:"data" desc:"data directory of this machine: spool, keys, state, and the embedded servers"`
 	WriteKey       string           `koanf:"write_key" desc:"write key of the one source (tenant default, source web) that there is while gateway.sources is empty" secret:"true"`
 	Log            LogConfig        `koanf:"log"`
@@ -202,10 +206,18 @@ func Load(path string, overrides map[string]any) (Config, error) {
 			path = "millrace.yaml"
 		}
 	}
-	if err := k.Load(file.Provider(path), yaml.Parser()); err != nil && (explicit || !errors.Is(err, fs.ErrNotExist)) {
+	err := k.Load(file.Provider(path), yaml.Parser())
+	switch {
+	case err == nil:
+		cfg.File, err = filepath.Abs(path)
+	case !explicit && errors.Is(err, fs.ErrNotExist):
+		err = nil
+	}
+	if err != nil {
 		return cfg, fault.Newf("MR-CFG-001", "configuration file %s: %w", path, err)
 	}
-	err := k.Load(env.Provider(".", env.Opt{Prefix: EnvPrefix, TransformFunc: func(key, v string) (string, any) {
+	cfg.Flags = overrides
+	err = k.Load(env.Provider(".", env.Opt{Prefix: EnvPrefix, TransformFunc: func(key, v string) (string, any) {
 		if reservedEnv[key] {
 			return "", nil
 		}

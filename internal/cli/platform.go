@@ -139,7 +139,15 @@ func (p *platform) command(role string) (embedded.Command, error) {
 	case "registry":
 		env["registry.listen"] = fmt.Sprintf("127.0.0.1:%d", p.registry)
 	}
+	for k, v := range p.cfg.Flags { // what this command was told, the role is told; but the platform chooses addresses and ports
+		if _, ours := env[k]; !ours && k != "data" {
+			env[k] = fmt.Sprint(v)
+		}
+	}
 	c := embedded.Command{Path: p.self, Args: []string{"run", role, "--data", p.cfg.Data}, Dir: p.cfg.Data}
+	if p.cfg.File != "" {
+		c.Args = append(c.Args, "--config", p.cfg.File)
+	}
 	for k, v := range env {
 		if v != "" {
 			c.Env = append(c.Env, workers.EnvPrefix+strings.ToUpper(strings.ReplaceAll(k, ".", "__"))+"="+v)

@@ -829,6 +829,47 @@ SELECT event_id, tenant, name, category, visitor_id, user_id, session_id, occurr
 UNION ALL
 SELECT event_id, tenant, name, category, visitor_id, user_id, session_id, occurred_at, received_at, ingested_at, source, value, currency, order_id, product_ids, properties, kafka_topic, kafka_partition, kafka_offset, raw_topic, raw_partition, raw_offset, row_hash, lane FROM events_custom;
 
+CREATE TABLE IF NOT EXISTS workflow_runs_local ON CLUSTER shop (
+    id String,
+    run String,
+    type LowCardinality(String),
+    input_digest String,
+    day Date,
+    table_name LowCardinality(String),
+    input_snapshot Int64,
+    trigger LowCardinality(String),
+    workflow_run String,
+    outcome LowCardinality(String),
+    reason LowCardinality(String),
+    numbers Map(String, Int64),
+    started_at DateTime64(6, 'UTC'),
+    finished_at Nullable(DateTime64(6, 'UTC')),
+    version UInt64
+) ENGINE = ReplicatedReplacingMergeTree('/clickhouse/tables/{shard}/{database}/{table}', '{replica}', version)
+ORDER BY (id, run);
+
+CREATE TABLE IF NOT EXISTS workflow_runs ON CLUSTER shop AS workflow_runs_local
+ENGINE = Distributed(shop, currentDatabase(), workflow_runs_local);
+
+CREATE TABLE IF NOT EXISTS maintenance_runs_local ON CLUSTER shop (
+    table_name LowCardinality(String),
+    run String,
+    step LowCardinality(String),
+    input_digest String,
+    outcome LowCardinality(String),
+    reason LowCardinality(String),
+    numbers Map(String, Int64),
+    id String,
+    workflow_run String,
+    started_at DateTime64(6, 'UTC'),
+    finished_at DateTime64(6, 'UTC'),
+    version UInt64
+) ENGINE = ReplicatedReplacingMergeTree('/clickhouse/tables/{shard}/{database}/{table}', '{replica}', version)
+ORDER BY (table_name, run, step);
+
+CREATE TABLE IF NOT EXISTS maintenance_runs ON CLUSTER shop AS maintenance_runs_local
+ENGINE = Distributed(shop, currentDatabase(), maintenance_runs_local);
+
 ALTER TABLE events_page_local ON CLUSTER shop ADD COLUMN IF NOT EXISTS new_one Nullable(String) CODEC(ZSTD(1));
 
 ALTER TABLE events_page ON CLUSTER shop ADD COLUMN IF NOT EXISTS new_one Nullable(String);
