@@ -112,9 +112,12 @@ func TestAWorkerCountsWhatItDoes(t *testing.T) {
 		}
 		return ""
 	})
-	if _, n := w.metric(t, "lag_records"); n != 2 {
-		t.Errorf("%d lag gauges", n)
-	}
+	eventually(t, 10*time.Second, func() string { // tasks are measured each second
+		if _, n := w.metric(t, "lag_records"); n != 4 {
+			return fmt.Sprintf("%d lag gauges of 2 tasks with 2 inputs", n)
+		}
+		return ""
+	})
 	must(t, w.stop())
 	if w.Ready() == nil {
 		t.Fatal("ready although it has stopped")

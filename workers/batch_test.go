@@ -330,10 +330,13 @@ func TestBatchMaintainsTablesOnARealTemporal(t *testing.T) {
 	eventuallySo(t, "the role is ready", func() bool { return b.ready(t) == "" })
 
 	t.Log("the namespace is as promised")
-	ns, err := b.client.WorkflowService().DescribeNamespace(ctx, &workflowservice.DescribeNamespaceRequest{Namespace: "default"})
-	if got := ns.GetConfig().GetWorkflowExecutionRetentionTtl().AsDuration(); err != nil || got != 30*24*time.Hour {
-		t.Errorf("retention is %s, %v", got, err)
-	}
+	eventuallySo(t, "the namespace can be asked for", func() bool { // this client, too, has waited, and tries again at intervals
+		ns, err := b.client.WorkflowService().DescribeNamespace(ctx, &workflowservice.DescribeNamespaceRequest{Namespace: "default"})
+		if got := ns.GetConfig().GetWorkflowExecutionRetentionTtl().AsDuration(); err == nil && got != 30*24*time.Hour {
+			t.Errorf("retention is %s", got)
+		}
+		return err == nil
+	})
 	for range 2 { // a second start changes nothing
 		if err := workflows.PrepareNamespace(ctx, b.client, "default", 30*24*time.Hour); err != nil {
 			t.Error(err)
