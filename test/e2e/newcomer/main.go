@@ -73,6 +73,9 @@ func (n *newcomer) run(ctx context.Context, source string, keep bool) error {
 	if err != nil {
 		return err
 	}
+	if err := n.temporal(ctx); err != nil {
+		return errors.Join(err, up.end(n))
+	}
 	pages, err := n.pages()
 	if err == nil {
 		for _, p := range pages {
@@ -152,6 +155,27 @@ func (n *newcomer) makeUp(ctx context.Context) (*platform, error) {
 	}
 	n.ok("make up printed its addresses after %.0f s", time.Since(started).Seconds())
 	return p, nil
+}
+
+// temporal waits for what make up builds last on a fresh machine: its pages say so.
+func (n *newcomer) temporal(ctx context.Context) error {
+	started := time.Now()
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		if e, err := workers.LoadEndpoints(filepath.Join(n.root, ".millrace")); err == nil && e.Temporal.UI != "" && e.PIDs["batch"] != 0 {
+			n.ok("Temporal and its worker came %.0f s later", time.Since(started).Seconds())
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+			if time.Since(started) > n.patience {
+				return fmt.Errorf("no Temporal after %s", n.patience)
+			}
+		}
+	}
 }
 
 // interrupt is Ctrl-C: the terminal sends it to the whole foreground group.
