@@ -227,9 +227,9 @@ func (n *newcomer) shell(ctx context.Context, script string) error {
 	out, err := cmd.CombinedOutput()
 	switch {
 	case err != nil:
-		return fmt.Errorf("%w\n%s\n%s", err, script, out)
-	case strings.Contains(script, "curl") && strings.Contains(script, "/v1/events") && !strings.Contains(string(out), `"success":true`):
-		return fmt.Errorf("the event was not taken\n%s\n%s", script, out)
+		return fmt.Errorf("%w\n%s\n%.2000s", err, script, out)
+	case strings.Contains(script, "curl") && strings.Contains(script, " -d ") && !strings.Contains(string(out), `"success":true`):
+		return fmt.Errorf("the event was not taken\n%s\n%.2000s", script, out)
 	}
 	return nil
 }
