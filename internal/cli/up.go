@@ -31,6 +31,9 @@ const (
 	roleHealthTimeout = 3 * time.Minute // a restore on a busy machine
 	// startLimit is how long a start may take, downloads and builds included.
 	startLimit = 30 * time.Minute
+	// gentleRate is the traffic, in events a second, while a part is still being built on this machine: enough to see the
+	// platform live. 50 a second take more of two cores than the compiler of Temporal gets (docs/BENCHMARKS.md).
+	gentleRate = 2
 )
 
 type upFlags struct {
@@ -39,6 +42,7 @@ type upFlags struct {
 	forTime    time.Duration
 	broker     string
 	detach     bool
+	gentle     bool // nobody chose the rate: what is still being built comes before the traffic
 }
 
 func (a *app) up() *cobra.Command {
@@ -55,11 +59,12 @@ there again at the next start. A server whose address is configured is used inst
 			if f.detach {
 				return a.upDetached(c.Context(), c.Flags().Changed)
 			}
+			f.gentle = !c.Flags().Changed("rate")
 			return a.runUp(c.Context(), f)
 		},
 	}
 	c.Flags().BoolVar(&f.noSimulate, "no-simulate", false, "send no simulated traffic")
-	c.Flags().Float64Var(&f.rate, "rate", 50, "simulated events per second")
+	c.Flags().Float64Var(&f.rate, "rate", 50, "simulated events per second; unless given, 2 until Temporal's first build is done")
 	c.Flags().DurationVar(&f.forTime, "for", 0, "stop the simulated traffic after this time (0: never)")
 	c.Flags().StringVar(&f.broker, "broker", embedded.BrokerAuto, "auto (Apache Kafka where Java can be had, else kfake), apache or kfake")
 	c.Flags().BoolVar(&f.detach, "detach", false, "return when everything is healthy and leave the platform running")
@@ -131,7 +136,7 @@ func (a *app) runUp(ctx context.Context, f upFlags) (err error) {
 	if !f.noSimulate && f.rate > 0 {
 		watching.Go(func() { p.simulate(watchCtx, f, log) })
 	}
-	late := lateness(a.err, p.Platform)
+	late := lateness(a.err, p)
 	select {
 	case <-ctx.Done():
 	case <-p.Down():
@@ -155,8 +160,35 @@ func (p *platform) watch(ctx context.Context, log *slog.Logger) {
 	}
 }
 
-// simulate sends traffic until ctx ends. Its summary goes to logs/simulate.json.
+// simulate sends traffic until ctx ends: gently while a part is still being built, if nobody chose the rate. The summary
+// goes to logs/simulate.json.
 func (p *platform) simulate(ctx context.Context, f upFlags, log *slog.Logger) {
+	begun := time.Now()
+	if late := p.late(); f.gentle && f.rate > gentleRate && len(late) > 0 {
+		gentle, end := context.WithCancel(ctx)
+		go func() {
+			defer end()
+			for _, name := range late {
+				_ = p.WaitHealthy(gentle, name) // up or failed for good: either way it builds no more
+			}
+		}()
+		g := f
+		g.rate = gentleRate
+		p.send(gentle, g, log)
+		end()
+	}
+	if f.forTime > 0 {
+		if f.forTime -= time.Since(begun); f.forTime <= 0 {
+			return
+		}
+	}
+	if ctx.Err() == nil {
+		p.send(ctx, f, log)
+	}
+}
+
+// send is one run of the simulator.
+func (p *platform) send(ctx context.Context, f upFlags, log *slog.Logger) {
 	o := simulate.DefaultOptions()
 	o.To, o.WriteKey, o.Rate, o.For = fmt.Sprintf("http://127.0.0.1:%d", p.gateway), p.key, f.rate, f.forTime
 	o.Patience = 10 * 365 * 24 * time.Hour // it belongs to the platform: it waits for a held gateway
@@ -204,17 +236,22 @@ func (a *app) printAddresses(e workers.Endpoints, data string, took time.Duratio
 		"     millrace query --data %s 'SELECT name, count() FROM events GROUP BY name ORDER BY 2 DESC'\n", e.Gateway, e.WriteKey, data)
 }
 
-// lateness says when a part that came later than the rest (Temporal's first build) is there. The result ends the waiting.
-func lateness(w io.Writer, p *embedded.Platform) func() {
-	var late []string
+// late are the parts that may come after the rest and are not there yet.
+func (p *platform) late() []string {
+	var names []string
 	for _, s := range p.Status() {
 		if s.Optional && s.Phase != supervisor.Healthy {
-			late = append(late, s.Name)
+			names = append(names, s.Name)
 		}
 	}
+	return names
+}
+
+// lateness says when a part that came later than the rest (Temporal's first build) is there. The result ends the waiting.
+func lateness(w io.Writer, p *platform) func() {
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
-	for _, name := range late {
+	for _, name := range p.late() {
 		wg.Go(func() {
 			if err := p.WaitHealthy(ctx, name); err == nil {
 				_, _ = fmt.Fprintf(w, "%s is up too: see `millrace status`\n", name) // progress
