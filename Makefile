@@ -37,8 +37,21 @@ install: build ## Bring the embedded servers into .cache/ (make up and make test
 
 .PHONY: test
 test: install ## Install what is missing and run the tests of CI
+	$(BIN) install stores iceberg-rest
 	go test $(TEST_FLAGS) ./...
 	cd internal/embedded/temporal && go vet -trimpath ./... # the flags of its build, so that nothing is compiled twice
+	cd internal/embedded/stores && go vet -trimpath ./...
+
+.PHONY: test-bigquery-cloud
+test-bigquery-cloud: ## Run the BigQuery suite on a real project (GOOGLE_CLOUD_PROJECT and credentials; it pays for a few queries); says so if it was not run
+	@if [ -z "$${GOOGLE_CLOUD_PROJECT:-}" ]; then echo "test-bigquery-cloud was NOT run: GOOGLE_CLOUD_PROJECT is not set (and credentials: gcloud auth application-default login, or GOOGLE_APPLICATION_CREDENTIALS)"; \
+	elif [ -z "$${GOOGLE_APPLICATION_CREDENTIALS:-}" ] && [ ! -f "$${CLOUDSDK_CONFIG:-$$HOME/.config/gcloud}/application_default_credentials.json" ]; then echo "test-bigquery-cloud was NOT run: there are no credentials (gcloud auth application-default login, or GOOGLE_APPLICATION_CREDENTIALS)"; \
+	else MILLRACE_TEST_BIGQUERY_CLOUD=1 go test -count=1 -timeout 60m -v ./lakehouse/bigquery; fi
+
+.PHONY: test-stores
+test-stores: build ## The lakehouse on every catalog and store by itself, then what a commit costs on each
+	$(BIN) install stores iceberg-rest
+	go test -count 1 -v ./lakehouse -run 'TestEveryCatalogAndStore|TestAServersAnswer|TestARefOnASnapshot' -bench BenchmarkCommit -benchtime 30x -timeout 15m
 
 .PHONY: test-full
 test-full: test e2e-full ## Tests of CI, then the long ones (docs/TESTING.md)
@@ -68,6 +81,14 @@ fmt: $(TOOLS)/.built ## Format the code
 bench: build ## Measure ours beside its peers (docs/BENCHMARKS.md); results in test/bench/out
 	go run ./test/bench
 
+.PHONY: bench-compaction
+bench-compaction: ## Rewrite 200 files of 5M rows (ROWS) into one as they are, sorted and in z-order, beside Spark (a JDK of 17 or later, mvn, python3; installs 0.5 GB)
+	go run ./test/bench -target bench-compaction -reps 1 $(if $(ROWS),-rows $(ROWS))
+
+.PHONY: bench-iceberg-sink
+bench-iceberg-sink: ## The Iceberg sink beside a plain Parquet write and beside Kafka Connect's Iceberg sink (a JDK of 17 or later, mvn; ROWS)
+	go run ./test/bench -target bench-iceberg-sink $(if $(ROWS),-rows $(ROWS))
+
 .PHONY: e2e
 e2e: build ## The path end to end on both brokers: counts, sums, kill -9 of all roles
 	go run ./test/e2e
@@ -84,9 +105,21 @@ peers: build ## Read the platform's data with PyIceberg, DuckDB and Confluent's 
 drill-maintain: build ## Maintenance of a table that is committed to every second: file count, commit gaps, rows
 	go run ./test/drills/maintain
 
+.PHONY: drill-reconcile
+drill-reconcile: build ## Rows are deleted and doubled in ClickHouse, a table is rolled back: Reconcile names and mends exactly those
+	go run ./test/drills/reconcile
+
+.PHONY: drill-erase
+drill-erase: ## A thousand persons are erased from ROWS rows (1000000; 20000000 is the full scale); other engines look for them
+	go run ./test/drills/erase -rows $(or $(ROWS),1000000)
+
+.PHONY: drill-nights
+drill-nights: build ## Nights of a minute: three missed ones are made up for in order, a failed one is repaired (SHOTS=dir: pictures of the Temporal UI)
+	go run ./test/drills/nights $(if $(SHOTS),-shots $(SHOTS))
+
 .PHONY: histories
 histories: ## Record the workflow histories that the replay tests read, on a real Temporal
-	go test ./workers -run TestBatchMaintainsTablesOnARealTemporal -update
+	go test ./workers -run 'TestBatchMaintainsTablesOnARealTemporal|TestNightsRunOnARealTemporal' -update
 
 .PHONY: docs
 docs: build ## Write the reference pages that are generated from code
@@ -125,6 +158,10 @@ observability-check: build ## Check dashboards, recording and alert rules, then 
 .PHONY: terraform-check
 terraform-check: ## Check the Terraform code with a real terraform (1.9 or later; TERRAFORM=path) and recorded provider schemas: no cloud, no registry
 	cd terraform/check && go vet . && go run .
+
+.PHONY: peers-lakehouse
+peers-lakehouse: build ## PyIceberg, DuckDB, Polars and Spark read the lakehouse as we do, after every kind of change (test/peers/lakehouse)
+	test/peers/lakehouse/run.sh
 
 .PHONY: peers-clients
 peers-clients: build ## The real SDKs deliver a shopping session through 429, 500, resets and timeouts; docs/producers.md's programs run (test/peers/clients)

@@ -159,7 +159,7 @@ func TestAGroupIsRewrittenOnceAndTheCommitHasAllOfThem(t *testing.T) {
 		t.Error(diff)
 	}
 	out, err := do[CommitOutput](t, m.Commit, ref)
-	if err != nil || out != (CommitOutput{8, 6, 3, "direct"}) || len(got) != 3 || got[2].Group != 2 {
+	if err != nil || out != (CommitOutput{SnapshotID: 8, Removed: 6, Added: 3, By: "direct"}) || len(got) != 3 || got[2].Group != 2 {
 		t.Errorf("%+v, %v, %+v", out, err, got)
 	}
 	in := 0
@@ -311,7 +311,7 @@ func TestAPlanHasNoFolderOutsideItsOwn(t *testing.T) {
 
 func TestPayloadsAreSmall(t *testing.T) {
 	t.Parallel()
-	for _, v := range []any{PlanOutput{Key: strings.Repeat("k", 40), SnapshotID: 1 << 62, Groups: 1 << 20, Files: 1 << 40, Bytes: 1 << 60, Rows: 1 << 50}, GroupOutput{1 << 40, 1 << 60, 1 << 50, true}, CommitOutput{1 << 62, 1 << 40, 1 << 40, "direct"}} {
+	for _, v := range []any{PlanOutput{Key: strings.Repeat("k", 40), SnapshotID: 1 << 62, Groups: 1 << 20, Files: 1 << 40, Bytes: 1 << 60, Rows: 1 << 50}, GroupOutput{1 << 40, 1 << 60, 1 << 50, true}, CommitOutput{SnapshotID: 1 << 62, Removed: 1 << 40, Added: 1 << 40, By: "direct", BytesRemoved: 1 << 60, BytesAdded: 1 << 60, ReadBefore: 1 << 40, ReadAfter: 1 << 40}} {
 		b, err := json.Marshal(v)
 		if err != nil || len(b) > 256 {
 			t.Errorf("%T has %d bytes: %v", v, len(b), err)

@@ -56,6 +56,8 @@ func classify(err error) (kind string, retry bool) {
 	switch {
 	case errors.Is(err, lakehouse.ErrConflict):
 		return name.Conflict, false
+	case errors.Is(err, lakehouse.ErrPolicy):
+		return name.InvalidInput, false
 	case errors.Is(err, errPlanLost):
 		return name.PlanLost, false
 	case errors.Is(err, errNotCommitter):

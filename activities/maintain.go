@@ -41,6 +41,7 @@ type Maintain struct {
 	lake    Lake
 	dir     string
 	lane    Committer // nil: this process commits by itself
+	there   func(ctx context.Context, table string) (bool, error)
 	budget  *semaphore.Weighted
 	limit   int64
 	log     *slog.Logger
@@ -63,6 +64,12 @@ func (m *Maintain) Lane(c Committer) *Maintain {
 	l := *m
 	l.lane = c
 	return &l
+}
+
+// Committers lets plans say whether the stream has a committer for their table: a commit that nobody takes waits for a minute.
+func (m *Maintain) Committers(there func(ctx context.Context, table string) (bool, error)) *Maintain {
+	m.there = there
+	return m
 }
 
 // Register adds what runs on the queue "millrace".
@@ -100,6 +107,8 @@ type PlanOutput struct {
 	Bytes      int64  `json:"bytes"`
 	Rows       int64  `json:"rows"`
 	Left       int    `json:"left,omitempty"` // groups for the next plan
+
+	NoCommitter bool `json:"no_committer,omitempty"` // nobody commits for the stream
 }
 
 // Plan decides which files are rewritten together and writes that down. A plan without groups leaves nothing behind.
@@ -141,9 +150,17 @@ func (m *Maintain) plan(ctx context.Context, in PlanInput) (PlanOutput, error) {
 			}
 		}
 	}
-	return PlanOutput{
+	out := PlanOutput{
 		Key: in.Key, SnapshotID: p.Plan.SnapshotID, Groups: len(p.Plan.Groups), Files: int64(p.Plan.Files), Bytes: p.Plan.Bytes, Rows: p.Plan.Rows, Left: p.Plan.Left,
-	}, nil
+	}
+	if m.there != nil && out.Groups > 0 {
+		there, err := m.there(ctx, in.Input.Table)
+		if err != nil { // then one is asked, and waited for
+			m.log.WarnContext(ctx, "looking for the stream's committer", "table", in.Input.Table, "error", err)
+		}
+		out.NoCommitter = err == nil && !there
+	}
+	return out, nil
 }
 
 // policyFor is the table's policy with what the input says otherwise.
@@ -155,6 +172,17 @@ func policyFor(in name.MaintainTableInput) lakehouse.Policy {
 	}
 	if in.MinInputFiles > 0 {
 		p.MinInputFiles = in.MinInputFiles
+	}
+	switch {
+	case in.Order == name.OrderNone:
+		p = p.Ordered(nil, nil)
+	case in.Order == name.OrderZ:
+		p = p.Ordered(nil, in.Columns)
+	case len(in.Columns) > 0:
+		p = p.Ordered(in.Columns, nil)
+	}
+	if in.RewriteAll {
+		p = p.All()
 	}
 	if in.SnapshotAge > 0 {
 		p.SnapshotAge = time.Duration(in.SnapshotAge)
@@ -248,6 +276,11 @@ type CommitOutput struct {
 	Removed    int64  `json:"files_removed"`
 	Added      int64  `json:"files_added"`
 	By         string `json:"by"` // lane or direct
+
+	BytesRemoved int64 `json:"bytes_removed,omitempty"`
+	BytesAdded   int64 `json:"bytes_added,omitempty"`
+	ReadBefore   int64 `json:"files_read_before,omitempty"` // files that readers open for the table's queries, summed over these
+	ReadAfter    int64 `json:"files_read_after,omitempty"`
 }
 
 // Commit makes the rewritten files of a plan visible in place of those they were made from. It may be repeated, also by another process after an unknown outcome. A
@@ -297,7 +330,12 @@ func (m *Maintain) commit(ctx context.Context, in PlanRef) (CommitOutput, error)
 	} else {
 		err = apply(ctx)
 	}
-	return CommitOutput{SnapshotID: done.SnapshotID, Removed: int64(done.Removed), Added: int64(done.Added)}, err
+	out := CommitOutput{SnapshotID: done.SnapshotID, Removed: int64(done.Removed), Added: int64(done.Added), BytesRemoved: done.BytesRemoved, BytesAdded: done.BytesAdded}
+	for _, r := range results {
+		out.ReadBefore += r.ReadBefore
+		out.ReadAfter += r.ReadAfter
+	}
+	return out, err
 }
 
 // Drop gives up a plan: its lease, and its folder. Files of groups that were not committed are orphans from then on.

@@ -18,7 +18,7 @@ import (
 	"millrace/workflows/name"
 )
 
-// Runs keeps the tables workflow_runs and maintenance_runs, which are the truth of what ran: Temporal forgets a closed workflow after 30 days. A run is named by the
+// Runs keeps the tables workflow_runs, workflow_steps and (for MaintainTable) maintenance_runs, which are the truth of what ran: Temporal forgets a closed workflow after 30 days. A run is named by the
 // workflow's canonical id and its logical run, so that the same run started again finds what it did.
 type Runs struct {
 	conn    driver.Conn
@@ -132,7 +132,7 @@ func (r *Runs) note(ctx context.Context, run Run, outcome string, numbers map[st
 	return nil
 }
 
-// StepNote is the outcome of one step of maintenance.
+// StepNote is the outcome of one step.
 type StepNote struct {
 	Run       Run             `json:"run"`
 	Result    name.StepResult `json:"result"`
@@ -145,22 +145,28 @@ func (r *Runs) Step(ctx context.Context, n StepNote) error {
 	if numbers == nil {
 		numbers = map[string]int64{}
 	}
-	err := r.insert(ctx, "maintenance_runs", n.Run.Table, n.Run.Run, n.Result.Step, n.Run.digest(), n.Result.Outcome, n.Result.Reason, numbers, n.Run.ID, n.Run.Workflow, n.StartedAt, r.now(), r.version())
+	var err error
+	if n.Run.Type == name.MaintainTable {
+		err = r.insert(ctx, "maintenance_runs", n.Run.Table, n.Run.Run, n.Result.Step, n.Run.digest(), n.Result.Outcome, n.Result.Reason, numbers, n.Run.ID, n.Run.Workflow, n.StartedAt, r.now(), r.version())
+	} else {
+		err = r.insert(ctx, "workflow_steps", n.Run.ID, n.Run.Run, n.Run.Type, n.Result.Step, n.Run.digest(), n.Result.Outcome, n.Result.Reason, numbers, n.Run.Workflow, n.StartedAt, r.now(), r.version())
+	}
 	if err != nil {
-		err = fmt.Errorf("noting step %s of run %s in maintenance_runs: %w", n.Result.Step, n.Run.Run, err)
+		err = fmt.Errorf("noting step %s of run %s: %w", n.Result.Step, n.Run.Run, err)
 	}
 	return failure(ctx, err, "", true)
 }
 
 // done reads which steps of a run are done. Rows are compared by version and not by FINAL: on a cluster the copies of a row may be on several shards.
 func (r *Runs) done(ctx context.Context, run Run) ([]name.StepResult, error) {
-	if run.Table == "" {
-		return nil, nil
+	from, is := "workflow_steps WHERE id = ?", run.ID
+	if run.Type == name.MaintainTable {
+		from, is = "maintenance_runs WHERE table_name = ?", run.Table
 	}
-	rows, err := r.conn.Query(ctx, `SELECT step, toJSONString(argMax(numbers, version)) FROM maintenance_runs WHERE table_name = ? AND run = ?
-		GROUP BY step HAVING argMax(outcome, version) = ? AND argMax(input_digest, version) = ? ORDER BY step`, run.Table, run.Run, name.Done, run.digest())
+	rows, err := r.conn.Query(ctx, `SELECT step, toJSONString(argMax(numbers, version)) FROM `+from+` AND run = ?
+		GROUP BY step HAVING argMax(outcome, version) = ? AND argMax(input_digest, version) = ? ORDER BY step`, is, run.Run, name.Done, run.digest())
 	if err != nil {
-		return nil, fmt.Errorf("reading maintenance_runs: %w", err)
+		return nil, fmt.Errorf("reading which steps are done: %w", err)
 	}
 	defer rows.Close()
 	var out []name.StepResult
@@ -168,15 +174,15 @@ func (r *Runs) done(ctx context.Context, run Run) ([]name.StepResult, error) {
 		s := name.StepResult{Outcome: name.Skipped}
 		var numbers string
 		if err := rows.Scan(&s.Step, &numbers); err != nil {
-			return nil, fmt.Errorf("reading maintenance_runs: %w", err)
+			return nil, fmt.Errorf("reading which steps are done: %w", err)
 		}
 		if err := json.Unmarshal([]byte(numbers), &s.Numbers); err != nil {
-			return nil, fmt.Errorf("reading maintenance_runs: %w", err)
+			return nil, fmt.Errorf("reading which steps are done: %w", err)
 		}
 		out = append(out, s)
 	}
 	if err := rows.Err(); err != nil {
-		return nil, fmt.Errorf("reading maintenance_runs: %w", err)
+		return nil, fmt.Errorf("reading which steps are done: %w", err)
 	}
 	return out, nil
 }

@@ -13,6 +13,7 @@ import (
 	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/worker"
 
+	"millrace/internal/failpoint"
 	"millrace/workflows/name"
 )
 
@@ -66,6 +67,9 @@ func Start(ctx context.Context, c client.Client, r StartRequest) (client.Workflo
 	return run, Started{ID: target.ID, RunID: run.GetRunID()}, nil
 }
 
+// FailNightPart is hit before a workflow is started for a night.
+const FailNightPart = "activities.nightly.part"
+
 // Starter starts workflows for other workflows: a child cannot join the one that runs.
 type Starter struct{ client client.Client }
 
@@ -86,6 +90,11 @@ type WaitOutput struct {
 // Run starts a workflow or joins it, and waits for its end. Which run it waits for stands in the heartbeat, so that a later attempt does not start another one.
 func (s *Starter) Run(ctx context.Context, r StartRequest) (WaitOutput, error) {
 	var out WaitOutput
+	if r.Trigger == name.ByNight {
+		if err := failpoint.Err(FailNightPart); err != nil {
+			return out, failure(ctx, err, "Failpoint", false)
+		}
+	}
 	var run client.WorkflowRun
 	var last Progress
 	if activity.HasHeartbeatDetails(ctx) && activity.GetHeartbeatDetails(ctx, &last) == nil && last.RunID != "" {

@@ -57,6 +57,7 @@ func TestQuestionsThatCannotBeAnsweredAreToldWhy(t *testing.T) {
 		{"a query string that is not well formed", "/api/v1/kpis/live?window=%zz", 400, idRequest, ""},
 		{"a query string that is too long", "/api/v1/kpis/live?window=" + strings.Repeat("x", 9000), 400, idRequest, ""},
 		{"a parameter where none are", "/api/v1/health?verbose=1", 400, idRequest, "verbose"},
+		{"more nights than there are", "/api/v1/nights?days=401", 400, idRequest, "days"},
 		{"a workflow type with a quote", "/api/v1/workflows?type=a'%20OR%20''='", 400, idRequest, "type"},
 		{"a path that is none", "/api/v1/orders", 404, idPath, ""},
 	} {
@@ -120,7 +121,8 @@ func TestNoParameterReachesAStatement(t *testing.T) {
 	paths := map[string][]string{
 		"/api/v1/kpis/live": {"tenant", "window", "currency"}, "/api/v1/kpis/series": {"tenant", "measures", "grain", "from", "to", "by", "currency", "tz", "limit"},
 		"/api/v1/products/top": {"tenant", "window", "by", "currency", "limit"}, "/api/v1/events/recent": {"tenant", "category", "name", "q", "limit"},
-		"/api/v1/failed": {"tenant", "window", "reason", "limit"}, "/api/v1/workflows": {"type", "limit"}, "/api/v1/tables": {"x"}, "/api/v1/health": {"x"},
+		"/api/v1/failed": {"tenant", "window", "reason", "limit"}, "/api/v1/workflows": {"type", "limit"}, "/api/v1/nights": {"days"}, "/api/v1/tables": {"x"}, "/api/v1/health": {"x"},
+		"/api/v1/maintenance": {"table", "limit"},
 	}
 	var wg sync.WaitGroup
 	for path, names := range paths {

@@ -27,10 +27,15 @@ var answersJSON = []route{
 	{"/api/v1/kpis/series", (*API).serveSeries},
 	{"/api/v1/products/top", (*API).serveProducts},
 	{"/api/v1/events/recent", (*API).serveRecent},
+	{"/api/v1/recommendations", (*API).serveRecommendations},
 	{"/api/v1/failed", (*API).serveFailed},
 	{"/api/v1/health", (*API).serveHealth},
 	{"/api/v1/tables", (*API).serveTables},
+	{"/api/v1/tables/{table}/refs", (*API).serveRefs},
 	{"/api/v1/workflows", (*API).serveWorkflows},
+	{"/api/v1/nights", (*API).serveNights},
+	{"/api/v1/reconcile", (*API).serveReconcile},
+	{"/api/v1/maintenance", (*API).serveMaintenance},
 }
 
 func (a *API) routes(ui http.Handler, spec []byte, metrics http.Handler) (http.Handler, error) {

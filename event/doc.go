@@ -85,6 +85,10 @@ type Event struct {
 
 	// identity
 	PreviousID string `avro:"previous_id,omitzero"`
+
+	// purchase, from version 2 of its schemas on
+	Discount *int64 `avro:"discount"` // of the whole order
+	Total    *int64 `avro:"total"`    // what was paid, tax and shipping included
 }
 
 // Enriched is what the hot topology knows of an event beyond what the producer sent. In Avro these fields precede the

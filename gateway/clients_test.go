@@ -229,6 +229,8 @@ func described(all []got) []string {
 		field("currency", e.Currency)
 		amount("tax", e.Tax)
 		amount("shipping", e.Shipping)
+		amount("discount", e.Discount)
+		amount("total", e.Total)
 		field("order", e.OrderID)
 		field("coupon", e.Coupon)
 		field("list", e.ItemListID)

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"millrace/event"
+	"millrace/event/schema"
 	"millrace/event/wire"
 )
 
@@ -133,11 +134,12 @@ func (c *call) derive(cat event.Category) string {
 	w.scratch = c.g.codecs.AppendRaw(w.scratch[:0], cat, e)
 	e.OccurredAt = occurred
 	const schemaID = 5 // bytes, not part of the event
-	id := event.DeriveID(e.Tenant, e.Source, w.scratch[schemaID:], 0)
+	body := schema.Original(cat, w.scratch[schemaID:])
+	id := event.DeriveID(e.Tenant, e.Source, body, 0)
 	n := w.ordinal[id]
 	w.ordinal[id] = n + 1
 	if n > 0 {
-		id = event.DeriveID(e.Tenant, e.Source, w.scratch[schemaID:], n)
+		id = event.DeriveID(e.Tenant, e.Source, body, n)
 	}
 	return id
 }

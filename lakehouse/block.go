@@ -2,6 +2,7 @@ package lakehouse
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/array"
@@ -24,6 +25,7 @@ type layout struct {
 	items    int    // index of items, -1 if there is none
 	itemText []itemSlot
 	itemLong []itemSlot
+	promoted []promotedSlot
 	unknown  []int // columns that this release does not know: null
 	newItem  []int // item fields that this release does not know: null
 }
@@ -42,8 +44,8 @@ type itemSlot struct {
 	long     func(*event.Item) *int64
 }
 
-// newLayout matches the columns of t with an Iceberg schema by field id.
-func newLayout(t schema.Table, have *iceberg.Schema, sc *arrow.Schema) (*layout, error) {
+// newLayout matches the columns of t, and those of promoted properties, with an Iceberg schema by field id.
+func newLayout(t schema.Table, have *iceberg.Schema, sc *arrow.Schema, promoted []schema.Promotion) (*layout, error) {
 	l := &layout{arrow: sc, products: -1, items: -1}
 	byID := map[int]schema.Column{}
 	for _, c := range t.Columns {
@@ -55,7 +57,11 @@ func newLayout(t schema.Table, have *iceberg.Schema, sc *arrow.Schema) (*layout,
 			if f.Required {
 				return nil, fmt.Errorf("required column %s is not known to this release", f.Name)
 			}
-			l.unknown = append(l.unknown, i)
+			if value := slices.IndexFunc(promoted, func(p schema.Promotion) bool { return p.ID == f.ID }); value >= 0 {
+				l.promoted = append(l.promoted, promotedSlot{at: i, value: value})
+			} else {
+				l.unknown = append(l.unknown, i)
+			}
 			continue
 		}
 		delete(byID, f.ID)
@@ -300,6 +306,9 @@ func (b *block) add(r *row, text, products []string, bytes int) {
 		for i := range r.event.Items {
 			b.addItem(&r.event.Items[i])
 		}
+	}
+	for _, s := range b.l.promoted {
+		appendPromoted(b.rb.Field(s.at), &r.promoted[s.value])
 	}
 	b.rows++
 	b.bytes += bytes

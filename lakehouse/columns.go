@@ -13,6 +13,8 @@ type row struct {
 	failed *event.Failed
 	cat    string
 	from   Provenance
+
+	promoted []schema.Promoted // values of promoted columns
 }
 
 // Provenance is where a row was read.
@@ -111,6 +113,8 @@ var eventColumns = getters{
 		"value":          func(r *row) *int64 { return r.event.Value },
 		"tax":            func(r *row) *int64 { return r.event.Tax },
 		"shipping":       func(r *row) *int64 { return r.event.Shipping },
+		"discount":       func(r *row) *int64 { return r.event.Discount },
+		"total":          func(r *row) *int64 { return r.event.Total },
 		"quantity_delta": func(r *row) *int64 { return r.event.QuantityDelta },
 		"stock_level":    func(r *row) *int64 { return r.event.StockLevel },
 	},

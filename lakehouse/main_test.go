@@ -5,14 +5,8 @@ import (
 	"path/filepath"
 	"testing"
 
-	"go.uber.org/goleak"
-
 	"millrace/event"
 )
-
-func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("database/sql.(*DB).connectionOpener"))
-}
 
 const testTopic = "topic-id-1"
 
@@ -25,16 +19,7 @@ func testConfig(dir string) Config {
 
 func openTest(t testing.TB, dir string) *Catalog {
 	t.Helper()
-	c, err := Open(t.Context(), testConfig(dir))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := c.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return c
+	return openConfig(t, testConfig(dir))
 }
 
 func ensureTest(t testing.TB) *Catalog {

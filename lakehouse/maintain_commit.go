@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"slices"
 	"strings"
 
@@ -134,7 +135,8 @@ func (c *Catalog) commitRewrite(ctx context.Context, t *table.Table, plan Plan, 
 		out.BytesRemoved += r.BytesIn
 		out.BytesAdded += r.Bytes
 	}
-	dead, err := validate(ctx, t, snap, s, plan, seen)
+	within := partitionsOf(t, change.OldDataFiles)
+	dead, err := validate(ctx, t, snap, s, plan, seen, within)
 	if err != nil {
 		return out, err
 	}
@@ -145,14 +147,7 @@ func (c *Catalog) commitRewrite(ctx context.Context, t *table.Table, plan Plan, 
 			change.SafePosDeletes = append(change.SafePosDeletes, d)
 		}
 	}
-	tx := t.NewTransaction()
-	if err := tx.NewRewrite(nil).ApplyResult(change).Commit(ctx); err != nil {
-		if gone := missing(ctx, t, snap, s, change.OldDataFiles); gone != nil {
-			err = errors.Join(gone, err)
-		}
-		return out, err
-	}
-	if err := c.commitCarried(ctx, plan.Table, t, tx, iceberg.Properties{RewriteProperty: id}, FailRewriteBefore, FailRewriteAfter); err != nil {
+	if err := c.exchange(ctx, t, snap, s, plan, seen, change, within, id); err != nil {
 		return out, err
 	}
 	out.Removed, out.Added, out.Deletes = len(change.OldDataFiles), len(change.NewDataFiles), len(dead)
@@ -166,9 +161,37 @@ func (c *Catalog) commitRewrite(ctx context.Context, t *table.Table, plan Plan, 
 	return out, nil
 }
 
+// exchange commits files in place of others, with the offsets of the head t. It is one attempt.
+func (c *Catalog) exchange(ctx context.Context, t *table.Table, snap *table.Snapshot, s shelf, plan Plan, groups map[int]bool, change table.CompactionGroupResult, within partitionSet, id string) error {
+	extra := iceberg.Properties{RewriteProperty: id}
+	if t.Metadata().Version() == 2 {
+		props, err := CarryOffsets(t)
+		if err != nil {
+			return err
+		}
+		maps.Copy(props, extra)
+		first := map[string]bool{}
+		for i := range groups {
+			for _, m := range plan.Groups[i].Manifests {
+				first[m] = true
+			}
+		}
+		return newReplacement(t, snap, s.fs, change, first, within).commit(ctx, c, plan.Table, props, FailRewriteBefore, FailRewriteAfter)
+	}
+	// Version 3 numbers rows, and deletes by vectors: foreign tables, left to iceberg-go.
+	tx := t.NewTransaction()
+	if err := tx.NewRewrite(nil).ApplyResult(change).Commit(ctx); err != nil {
+		if gone := missing(ctx, t, snap, s, change.OldDataFiles); gone != nil {
+			err = errors.Join(gone, err)
+		}
+		return err
+	}
+	return c.commitCarried(ctx, plan.Table, t, tx, extra, FailRewriteBefore, FailRewriteAfter)
+}
+
 // validate says whether exactly those delete files may apply to the groups' partitions that the plan knew. It gives the ones that no remaining file needs.
-// Without delete files, as our own tables are, it reads no manifest.
-func validate(ctx context.Context, t *table.Table, snap *table.Snapshot, s shelf, plan Plan, groups map[int]bool) ([]iceberg.DataFile, error) {
+// Without delete files, as our own tables are, it reads no manifest; with some, all that list such, and of the others those whose partitions overlap.
+func validate(ctx context.Context, t *table.Table, snap *table.Snapshot, s shelf, plan Plan, groups map[int]bool, within partitionSet) ([]iceberg.DataFile, error) {
 	manifests, err := snap.Manifests(s.fs)
 	if err != nil {
 		return nil, fmt.Errorf("manifests of snapshot %d: %w", snap.SnapshotID, err)
@@ -220,10 +243,10 @@ func validate(ctx context.Context, t *table.Table, snap *table.Snapshot, s shelf
 	}
 	oldest := map[string]int64{} // of the data files that remain, by partition
 	for _, m := range manifests {
-		if m.ManifestContent() != iceberg.ManifestContentData {
+		if m.ManifestContent() != iceberg.ManifestContentData || !within.overlaps(m) {
 			continue
 		}
-		err := entries(ctx, s.fs, m, func(e iceberg.ManifestEntry) error {
+		err := plainEntries(ctx, s.fs, m, func(e iceberg.ManifestEntry) error {
 			if gone[e.DataFile().FilePath()] {
 				return nil
 			}

@@ -80,6 +80,7 @@ func (r *rewrite) note() (*GroupResult, error) {
 	for _, f := range r.files {
 		n.Result.Bytes += f.FileSizeBytes()
 	}
+	n.Result.ReadBefore, n.Result.ReadAfter = r.asked.opened(old, r.t.Schema()), r.asked.opened(r.files, r.t.Schema())
 	var err error
 	if n.Old, err = encodeFiles(r.t, old); err != nil {
 		return nil, err

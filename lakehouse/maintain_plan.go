@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"maps"
 	"math"
 	"slices"
@@ -79,6 +80,9 @@ func (c *Catalog) planCompaction(ctx context.Context, name string, p Policy, now
 	t, err := c.Load(ctx, name)
 	if err != nil {
 		return Plan{}, err
+	}
+	if err := p.fits(t.Schema()); err != nil {
+		return Plan{}, fmt.Errorf("planning compaction of table %s: %w", name, err)
 	}
 	plan := Plan{Table: name, Policy: p, Groups: []Group{}}
 	snap := t.CurrentSnapshot()
@@ -157,12 +161,12 @@ func (p Policy) choose(part *livePartition, closed bool) [][]liveFile {
 	dirty := func(f liveFile) bool { return much && f.seq <= newest }
 	var files []liveFile
 	for _, f := range part.files {
-		if float64(f.bytes) < p.SmallFileRatio*float64(p.TargetFileBytes) || dirty(f) {
+		if p.RewriteAll || float64(f.bytes) < p.SmallFileRatio*float64(p.TargetFileBytes) || dirty(f) {
 			files = append(files, f)
 		}
 	}
 	least := p.MinClosedFiles
-	if closed { // rows that came together stay together
+	if closed = closed || p.RewriteAll; closed { // rows that came together stay together
 		slices.SortFunc(files, func(a, b liveFile) int { return cmp.Or(cmp.Compare(a.seq, b.seq), cmp.Compare(a.path, b.path)) })
 	} else {
 		least = p.MinInputFiles
@@ -173,7 +177,7 @@ func (p Policy) choose(part *livePartition, closed bool) [][]liveFile {
 	var bytes int64
 	done := func() {
 		outputs := (bytes + p.TargetFileBytes - 1) / p.TargetFileBytes
-		if slices.ContainsFunc(bin, dirty) || len(bin) >= least && int64(len(bin)) > outputs {
+		if p.RewriteAll && len(bin) > 0 || slices.ContainsFunc(bin, dirty) || len(bin) >= least && int64(len(bin)) > outputs {
 			out = append(out, bin)
 		}
 		bin, bytes = nil, 0
@@ -206,7 +210,7 @@ func live(ctx context.Context, t *table.Table, snap *table.Snapshot) ([]*livePar
 	var paths []string
 	for i, m := range manifests {
 		paths = append(paths, m.FilePath())
-		err := entries(ctx, store, m, func(e iceberg.ManifestEntry) error {
+		err := plainEntries(ctx, store, m, func(e iceberg.ManifestEntry) error {
 			f := e.DataFile()
 			part, err := names.of(f)
 			if err != nil {
@@ -231,11 +235,20 @@ func live(ctx context.Context, t *table.Table, snap *table.Snapshot) ([]*livePar
 
 // entries calls f for each live entry of a manifest.
 func entries(ctx context.Context, store iceio.IO, m iceberg.ManifestFile, f func(iceberg.ManifestEntry) error) error {
+	return eachEntry(ctx, m, m.Entries(store, true), f)
+}
+
+// plainEntries is entries without the statistics of columns, which are most of a manifest.
+func plainEntries(ctx context.Context, store iceio.IO, m iceberg.ManifestFile, f func(iceberg.ManifestEntry) error) error {
+	return eachEntry(ctx, m, iceberg.EntriesWithProjection(store, m, true, iceberg.ManifestEntryProjection{}), f)
+}
+
+func eachEntry(ctx context.Context, m iceberg.ManifestFile, all iter.Seq2[iceberg.ManifestEntry, error], f func(iceberg.ManifestEntry) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	n := 0
-	for e, err := range m.Entries(store, true) {
+	for e, err := range all {
 		if err != nil {
 			return fmt.Errorf("manifest %s: %w", m.FilePath(), err)
 		}

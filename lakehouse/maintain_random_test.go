@@ -76,7 +76,7 @@ func randomStep(t *testing.T, c *Catalog, r *rand.Rand, step, mode string, now *
 		}
 		now.next += n
 	case "compact", "plan":
-		plan, err := c.PlanCompaction(ctx, purchases, small())
+		plan, err := c.PlanCompaction(ctx, purchases, anyOrder(r))
 		if err != nil {
 			return err
 		}
@@ -134,6 +134,23 @@ func randomStep(t *testing.T, c *Catalog, r *rand.Rand, step, mode string, now *
 		return err
 	}
 	return nil
+}
+
+// anyOrder is a policy with one of the orders that rows may be put into.
+func anyOrder(r *rand.Rand) Policy {
+	p := small()
+	switch r.IntN(4) {
+	case 0:
+		p = p.Ordered(nil, nil)
+	case 1:
+		p = p.Ordered(nil, []string{"visitor_id", "occurred_at", "value"})
+	case 2:
+		p = p.Ordered([]string{"currency", "hour(occurred_at)", "event_id"}, nil)
+	}
+	if r.IntN(3) == 0 {
+		p = p.All()
+	}
+	return p
 }
 
 // rowNumbers are the numbers of the purchases in the table, after a look at their checksum.

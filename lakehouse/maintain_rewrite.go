@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"iter"
 	"os"
 	"slices"
 	"time"
@@ -39,6 +40,10 @@ type GroupResult struct {
 	BytesIn  int64          `json:"bytes_in"`
 	Deleted  int64          `json:"deleted"` // rows that deletes took away
 	Checksum event.Checksum `json:"checksum"`
+
+	// Files that readers open for the policy's queries, with values of the group's own rows, summed over all of them.
+	ReadBefore int64 `json:"files_read_before"`
+	ReadAfter  int64 `json:"files_read_after"`
 }
 
 // CompactGroup writes the rows of one group anew: without deleted ones, in the policy's order over the whole group, in files of the target size. Nothing becomes
@@ -83,6 +88,7 @@ type rewrite struct {
 	tasks   []table.FileScanTask
 	deletes bool
 	in      sum
+	asked   *questions
 	files   []iceberg.DataFile
 }
 
@@ -196,7 +202,7 @@ func (r *rewrite) write(ctx context.Context) error {
 		return fmt.Errorf("arrow schema: %w", err)
 	}
 	var ordered error
-	rows := func(yield func(arrow.RecordBatch, error) bool) {
+	all := func(yield func(arrow.RecordBatch, error) bool) {
 		ordered = r.ordered(ctx, func(b arrow.RecordBatch) error {
 			if !yield(b, nil) {
 				return errStopped
@@ -207,13 +213,46 @@ func (r *rewrite) write(ctx context.Context) error {
 			yield(nil, ordered)
 		}
 	}
-	for f, err := range table.WriteRecords(ctx, t, sc, rows, table.WithClusteredWrite(), table.WithRecordBatchBufferSize(2), table.WithTargetFileSize(r.plan.Policy.TargetFileBytes), table.WithWriteUUID(r.id)) {
+	next, stop := iter.Pull2(all)
+	defer stop()
+	first, err, ok := next() // tells which columns have next to no value twice
+	if err != nil {
+		return fmt.Errorf("writing: %w", err)
+	}
+	if !ok { // every row was deleted
+		return ordered
+	}
+	if t, err = withoutDictionaries(t, distinct(first)); err != nil {
+		first.Release()
+		return err
+	}
+	rows := func(yield func(arrow.RecordBatch, error) bool) {
+		if !yield(first, nil) {
+			return
+		}
+		for {
+			b, err, ok := next()
+			if !ok || !yield(b, err) {
+				return
+			}
+		}
+	}
+	opts := []table.WriteRecordOption{table.WithClusteredWrite(), table.WithRecordBatchBufferSize(2), table.WithTargetFileSize(r.plan.Policy.TargetFileBytes), table.WithWriteUUID(r.id)}
+	if n := r.rowsOf(r.plan.Policy.TargetFileBytes / 2); n < table.ParquetRowGroupLimitDefault { // a file ends with a row group
+		opts = append(opts, table.WithParquetRowGroupLimit(int(n)))
+	}
+	for f, err := range table.WriteRecords(ctx, t, sc, rows, opts...) {
 		if err != nil {
 			return fmt.Errorf("writing: %w", err)
 		}
 		r.files = append(r.files, f)
 	}
 	return nil
+}
+
+// rowsOf is about how many rows of the group have so many bytes in a file.
+func (r *rewrite) rowsOf(bytes int64) int64 {
+	return max(1000, int64(float64(bytes)*float64(r.g.Rows)/float64(max(1, r.g.Bytes))))
 }
 
 var errStopped = errors.New("the writer takes no more")
@@ -225,19 +264,24 @@ func (r *rewrite) ordered(ctx context.Context, yield func(arrow.RecordBatch) err
 		readers = 1
 	}
 	var s *sorter
+	p := r.plan.Policy
+	r.asked = newQuestions(p.Queries, r.g.Rows)
 	each := func(b arrow.RecordBatch) error {
 		if err := r.in.add(b); err != nil {
 			return err
 		}
 		r.tell()
-		if len(r.plan.Policy.Sort) == 0 {
+		r.asked.look(b, r.t.Schema())
+		if len(p.Sort)+len(p.ZOrder) == 0 {
 			b.Retain()
 			return yield(b)
 		}
 		if s == nil {
-			if s, err = newSorter(b.Schema(), r.plan.Policy.MemoryBytes/3, r.scratch()); err != nil { // sorting copies once
+			by, err := newOrdering(p, b.Schema())
+			if err != nil {
 				return err
 			}
+			s = newSorter(b.Schema(), by, p.MemoryBytes/3, r.scratch(), func(ctx context.Context) error { return r.learn(ctx, by.columns(), by.z) }) // sorting copies once
 		}
 		return s.add(ctx, b)
 	}
@@ -253,6 +297,26 @@ func (r *rewrite) ordered(ctx context.Context, yield func(arrow.RecordBatch) err
 		r.tell() // that we live
 		return yield(b)
 	})
+}
+
+// learn shows a z-order a sample of the whole group, by reading its columns: the rows that are held when they do not fit into memory are no sample of it.
+func (r *rewrite) learn(ctx context.Context, columns []string, z *zorder) error {
+	var by *ordering
+	var from int64
+	err := r.scan(ctx, r.tasks, columns, 1, func(b arrow.RecordBatch) error {
+		if by == nil {
+			var err error
+			if by, err = newOrdering(Policy{ZOrder: columns}, b.Schema()); err != nil {
+				return err
+			}
+		}
+		r.tell() // that we live
+		err := z.sample(by, b, from, stride(r.g.Rows))
+		from += b.NumRows()
+		return err
+	})
+	z.learn()
+	return err
 }
 
 // tell reports how far reading has got; bytes by the share of rows, as files are read in parallel.

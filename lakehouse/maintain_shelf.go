@@ -48,7 +48,7 @@ func (s shelf) put(name string, v any) error {
 		return fmt.Errorf("record %s: %w", name, err)
 	}
 	final := s.root + "/" + name
-	r, ok := s.fs.(iceio.RenameIO)
+	r, ok := s.fs.(iceio.LocalFS)
 	if !ok { // object stores publish whole objects
 		if err := s.fs.WriteFile(final, b); err != nil {
 			return fmt.Errorf("writing record %s: %w", name, err)
@@ -136,6 +136,3 @@ func remove(store iceio.IO, p string) error {
 	}
 	return nil
 }
-
-// bare is a path in the one form in which paths are compared: listings give local files without their scheme.
-func bare(p string) string { return strings.TrimPrefix(p, "file://") }

@@ -255,11 +255,11 @@ func TestAPolicySaysEverythingThatIsWrongWithIt(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	err := Policy{Sort: []string{"tenant"}}.Validate()
+	err := Policy{Sort: []string{"tenant(day)"}, ZOrder: []string{"tenant"}}.Validate()
 	if err == nil {
 		t.Fatal("an empty policy is accepted")
 	}
-	for _, field := range []string{"target_file_bytes", "small_file_ratio", "min_input_files", "min_closed_files", "delete_ratio", "sort", "max_groups", "memory_bytes", "min_manifests", "keep_snapshots", "orphan_age", "archive_class"} {
+	for _, field := range []string{"target_file_bytes", "small_file_ratio", "min_input_files", "min_closed_files", "delete_ratio", "sort[0]", "zorder", "max_groups", "memory_bytes", "min_manifests", "keep_snapshots", "orphan_age", "archive_class"} {
 		if !strings.Contains(err.Error(), field) {
 			t.Errorf("%s is missing in %v", field, err)
 		}

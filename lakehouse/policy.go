@@ -3,6 +3,7 @@ package lakehouse
 import (
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 )
@@ -18,20 +19,23 @@ var streamOrder = [...]string{"day(occurred_at)", "visitor_id", "occurred_at"}
 
 // Policy says how a table is kept: what compaction makes of its files, and what is thrown away when.
 type Policy struct {
-	TargetFileBytes int64         `json:"target_file_bytes"` // of a data file
-	SmallFileRatio  float64       `json:"small_file_ratio"`  // a file below this part of the target is small
-	MinInputFiles   int           `json:"min_input_files"`   // small files of a similar size that are worth rewriting while their day is open
-	MinClosedFiles  int           `json:"min_closed_files"`  // small files that are worth rewriting once their day is closed
-	DeleteRatio     float64       `json:"delete_ratio"`      // deleted rows of a partition, by delete files, above which it is rewritten whatever the sizes
-	Sort            []string      `json:"sort"`              // order of rows over a whole group; empty: as they come
-	MaxGroupBytes   int64         `json:"max_group_bytes"`   // data files rewritten in one piece of work
-	MaxGroups       int           `json:"max_groups"`        // pieces of work in one plan; more wait for the next one
-	MemoryBytes     int64         `json:"memory_bytes"`      // rows held while sorting one group; more go to disk
-	MinManifests    int           `json:"min_manifests"`     // manifests whose partitions overlap that are worth rewriting
-	SnapshotAge     time.Duration `json:"snapshot_age"`      // nanoseconds; older snapshots that no ref names are expired
-	KeepSnapshots   int           `json:"keep_snapshots"`    // of main, however old
-	OrphanAge       time.Duration `json:"orphan_age"`        // nanoseconds; older files that nothing names are deleted
-	ArchiveClass    string        `json:"archive_class"`     // storage class of closed days, where the store has such: standard or infrequent
+	TargetFileBytes int64         `json:"target_file_bytes"`     // of a data file
+	SmallFileRatio  float64       `json:"small_file_ratio"`      // a file below this part of the target is small
+	MinInputFiles   int           `json:"min_input_files"`       // small files of a similar size that are worth rewriting while their day is open
+	MinClosedFiles  int           `json:"min_closed_files"`      // small files that are worth rewriting once their day is closed
+	DeleteRatio     float64       `json:"delete_ratio"`          // deleted rows of a partition, by delete files, above which it is rewritten whatever the sizes
+	Sort            []string      `json:"sort"`                  // order of rows over a whole group: columns, day(column) or hour(column); empty: as they come
+	ZOrder          []string      `json:"zorder,omitempty"`      // in place of Sort: columns whose Morton order the rows are put into
+	RewriteAll      bool          `json:"rewrite_all,omitempty"` // every file, whatever its size
+	MaxGroupBytes   int64         `json:"max_group_bytes"`       // data files rewritten in one piece of work
+	MaxGroups       int           `json:"max_groups"`            // pieces of work in one plan; more wait for the next one
+	MemoryBytes     int64         `json:"memory_bytes"`          // rows held while sorting one group; more go to disk
+	MinManifests    int           `json:"min_manifests"`         // manifests whose partitions overlap that are worth rewriting
+	SnapshotAge     time.Duration `json:"snapshot_age"`          // nanoseconds; older snapshots that no ref names are expired
+	KeepSnapshots   int           `json:"keep_snapshots"`        // of main, however old
+	OrphanAge       time.Duration `json:"orphan_age"`            // nanoseconds; older files that nothing names are deleted
+	ArchiveClass    string        `json:"archive_class"`         // storage class of closed days, where the store has such: standard or infrequent
+	Queries         []Query       `json:"queries"`               // by which a rewrite counts the files that readers open, before and after
 }
 
 // PolicyOf gives the policy of a table.
@@ -43,6 +47,25 @@ func PolicyOf(table string) Policy {
 	}
 	if table != FailedTable { // failed events have no visitor
 		p.Sort = streamOrder[:]
+	}
+	p.Queries = queriesOf(table)
+	return p
+}
+
+// Ordered is the policy with another order of rows: columns of a sort order or of a z-order, or none of both.
+func (p Policy) Ordered(sort, zorder []string) Policy {
+	p.Sort, p.ZOrder = sort, zorder
+	return p
+}
+
+// LargeGroupBytes is how much is put into one order at least when a whole table is rewritten in it: rows of different groups have no order between them.
+const LargeGroupBytes = 4 << 30
+
+// All is the policy for rewriting every file of a table, in groups that are as large as their order needs.
+func (p Policy) All() Policy {
+	p.RewriteAll, p.MaxGroups = true, math.MaxInt32
+	if len(p.Sort)+len(p.ZOrder) > 0 {
+		p.MaxGroupBytes = max(p.MaxGroupBytes, LargeGroupBytes)
 	}
 	return p
 }
@@ -60,7 +83,16 @@ func (p Policy) Validate() error {
 	bad(p.MinInputFiles < 2, "min_input_files: %d is below 2", p.MinInputFiles)
 	bad(p.MinClosedFiles < 2, "min_closed_files: %d is below 2", p.MinClosedFiles)
 	bad(!(p.DeleteRatio > 0 && p.DeleteRatio <= 1), "delete_ratio: %v is not above 0 and at most 1", p.DeleteRatio)
-	bad(len(p.Sort) > 0 && !slices.Equal(p.Sort, streamOrder[:]), "sort: %v is neither empty nor %v", p.Sort, streamOrder)
+	for i, s := range p.Sort {
+		_, err := parseTerm(s)
+		bad(err != nil, "sort[%d]: %w", i, err)
+	}
+	bad(len(p.Sort) > maxSortColumns, "sort: %d columns are more than %d", len(p.Sort), maxSortColumns)
+	bad(len(p.ZOrder) > 0 && len(p.Sort) > 0, "zorder: there is a sort order as well")
+	bad(len(p.ZOrder) == 1 || len(p.ZOrder) > MaxZColumns, "zorder: %d columns are not between 2 and %d", len(p.ZOrder), MaxZColumns)
+	for i, c := range p.ZOrder {
+		bad(slices.Contains(p.ZOrder[:i], c), "zorder[%d]: %s is there twice", i, c)
+	}
 	bad(p.MaxGroupBytes < p.TargetFileBytes, "max_group_bytes: %d is below target_file_bytes, %d", p.MaxGroupBytes, p.TargetFileBytes)
 	bad(p.MaxGroups < 1, "max_groups: %d is below 1", p.MaxGroups)
 	bad(p.MemoryBytes < 1<<20, "memory_bytes: %d is below 1 MiB", p.MemoryBytes)

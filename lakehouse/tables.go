@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/apache/iceberg-go"
@@ -83,13 +82,12 @@ func EnsureTables(ctx context.Context, c *Catalog) error {
 	return nil
 }
 
-// patiently repeats f while SQLite says that another process writes. Its own busy timeout does not cover a transaction that began to read and then wants to
-// write: that one is refused at once (https://sqlite.org/rescode.html#busy_snapshot).
+// patiently repeats f while other processes are in its way.
 func (c *Catalog) patiently(ctx context.Context, f func() error) error {
 	deadline := time.Now().Add(10 * max(c.cfg.BusyTimeout, time.Second))
 	for {
 		err := f()
-		if err == nil || !strings.Contains(err.Error(), "SQLITE_BUSY") || time.Now().After(deadline) {
+		if err == nil || !passing(err) || time.Now().After(deadline) {
 			return err
 		}
 		select {
@@ -127,10 +125,17 @@ func (c *Catalog) createTable(ctx context.Context, want schema.Table) error {
 		table.NewAddSchemaUpdate(sc), table.NewSetCurrentSchemaUpdate(-1),
 		table.NewAddPartitionSpecUpdate(&spec, true), table.NewSetDefaultSpecUpdate(-1),
 	}
-	if order, ok := sortOrder(sc); ok {
+	order, ok := sortOrder(sc)
+	if !ok && c.base.server { // must be told
+		order, ok = table.UnsortedSortOrder, true
+	}
+	if ok {
 		updates = append(updates, table.NewAddSortOrderUpdate(&order), table.NewSetDefaultSortOrderUpdate(-1))
 	}
-	updates = append(updates, table.NewSetPropertiesUpdate(Properties(want.Name)), table.NewRemoveSchemasUpdate([]int{0}))
+	updates = append(updates, table.NewSetPropertiesUpdate(Properties(want.Name)))
+	if !c.base.server { // iceberg-go begins with an empty schema
+		updates = append(updates, table.NewRemoveSchemasUpdate([]int{0}))
+	}
 	_, _, err := c.base.CommitTable(ctx, c.ident(want.Name), []table.Requirement{table.AssertCreate()}, updates)
 	if err == nil {
 		return nil
@@ -217,7 +222,7 @@ func (c *Catalog) evolve(ctx context.Context, want schema.Table) error {
 		if err == nil {
 			return nil
 		}
-		if !errors.Is(err, table.ErrCommitFailed) && !strings.Contains(strings.ToLower(err.Error()), "requirement failed") {
+		if !isStale(err) {
 			return fmt.Errorf("adding %d columns to table %s: %w", added, want.Name, err)
 		}
 	}

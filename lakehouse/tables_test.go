@@ -106,7 +106,7 @@ func TestEnsuringTablesAgainFromManyProcessesChangesNothing(t *testing.T) {
 }
 
 // without removes columns, and item fields named "items.x", from a table of the schema.
-func without(t *testing.T, name string, gone ...string) schema.Table {
+func without(t testing.TB, name string, gone ...string) schema.Table {
 	t.Helper()
 	full, err := schema.TableNamed(name)
 	if err != nil {
@@ -244,7 +244,7 @@ func TestEveryColumnHasAValue(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		l, err := newLayout(tab, IcebergSchema(tab), sc)
+		l, err := newLayout(tab, IcebergSchema(tab), sc, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -255,12 +255,12 @@ func TestEveryColumnHasAValue(t *testing.T) {
 }
 
 func TestUnsupportedAddressesAreRefusedWithEveryProblem(t *testing.T) {
-	cfg := Config{CatalogURI: "postgresql://db/x", Warehouse: "s3://bucket/x", CatalogName: "", Namespace: "a.b", BusyTimeout: -1}
+	cfg := Config{CatalogURI: "mysql://db/x", Warehouse: "hdfs://bucket/x", CatalogName: "", Namespace: "a.b", BusyTimeout: -1}
 	_, err := Open(t.Context(), cfg)
 	if !isFault(err, "MR-ICE-001") {
 		t.Fatalf("got %v", err)
 	}
-	for _, want := range []string{"catalog_uri:", "postgresql", "warehouse:", "s3", "catalog_name:", "namespace:", "busy_timeout:"} {
+	for _, want := range []string{"catalog_uri:", "mysql", "warehouse:", "hdfs", "catalog_name:", "namespace:", "busy_timeout:"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%q is not in %v", want, err)
 		}

@@ -44,6 +44,8 @@ type Writer struct {
 	row      row // at hand
 	text     []string
 	products []string
+	promoted []schema.Promotion
+	extract  *schema.Extractor // nil: no promoted columns
 }
 
 type openDay struct {
@@ -52,7 +54,8 @@ type openDay struct {
 	used   int
 }
 
-// NewWriter makes a writer for a table at its present schema. After a schema change (Head.SchemaID) a new one is to be made.
+// NewWriter makes a writer for a table at its present schema, which fills the columns of promoted properties that the table has (AddPromoted). After a schema change
+// (Head.SchemaID) a new one is to be made.
 func (c *Catalog) NewWriter(ctx context.Context, name string) (*Writer, error) {
 	columns, err := schema.TableNamed(name)
 	if err != nil {
@@ -69,11 +72,15 @@ func (c *Catalog) NewWriter(ctx context.Context, name string) (*Writer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("arrow schema of table %s: %w", name, err)
 	}
-	l, err := newLayout(columns, t.Schema(), sc)
+	promoted := promotedOf(t.Schema())
+	l, err := newLayout(columns, t.Schema(), sc, promoted)
 	if err != nil {
 		return nil, fault.New("MR-ICE-002", fmt.Errorf("table %s: %w", name, err))
 	}
 	w := &Writer{tbl: t, small: map[int]*table.Table{}, columns: columns, layout: l, days: map[int32]*openDay{}, text: make([]string, len(l.texts))}
+	if len(promoted) > 0 {
+		w.promoted, w.extract = promoted, schema.NewExtractor(promoted)
+	}
 	for _, cat := range event.Categories() {
 		if cat.Table() == name {
 			w.cat = cat.String()
@@ -107,7 +114,24 @@ func (w *Writer) WriteEvent(ctx context.Context, e *event.Event, from Provenance
 		w.products = e.ProductIDs(w.products)
 	}
 	w.row = row{event: e, cat: w.cat, from: from}
+	if w.extract != nil {
+		w.row.promoted = w.extract.Values(e.Properties)
+	}
 	return w.write(ctx, &w.row, e.IngestedAt)
+}
+
+// Unfit gives, by column, how many values of promoted properties did not fit since the last call.
+func (w *Writer) Unfit() map[string]int64 {
+	var out map[string]int64
+	for i, p := range w.promoted {
+		if n := w.extract.Unfit[i]; n > 0 {
+			if out == nil {
+				out = map[string]int64{}
+			}
+			out[p.Name], w.extract.Unfit[i] = n, 0
+		}
+	}
+	return out
 }
 
 // WriteFailed takes one row of failed_events, as WriteEvent does.

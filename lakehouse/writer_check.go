@@ -72,6 +72,9 @@ func (w *Writer) check(r *row) (int, error) {
 			bytes += n
 		}
 	}
+	for i := range r.promoted {
+		bytes += 8 + len(r.promoted[i].Text)
+	}
 	for _, p := range w.products {
 		if !utf8.ValidString(p) {
 			return 0, &RowError{"product_ids", errors.New("is not UTF-8")}

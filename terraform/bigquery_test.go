@@ -20,7 +20,7 @@ const schemas = "modules/lake-gcp/schemas"
 
 func TestBigQuerySchemasAreCurrent(t *testing.T) {
 	var want []string
-	for _, name := range bigQueryTables() {
+	for _, name := range schema.BigQueryTables() {
 		file := filepath.Join(schemas, name+".json")
 		want = append(want, file)
 		text, err := BigQuerySchema(name)
@@ -54,12 +54,12 @@ func TestBigQuerySchemasAreCurrent(t *testing.T) {
 // What holds for every table that BigQuery is to take: one column for each of the lake, in its order, under a name that is not reserved, and the columns that the
 // module partitions and clusters by.
 func TestBigQueryColumnsAreTheLakes(t *testing.T) {
-	for _, name := range bigQueryTables() {
+	for _, name := range schema.BigQueryTables() {
 		text, err := BigQuerySchema(name)
 		if err != nil {
 			t.Fatal(err)
 		}
-		var columns []column
+		var columns []schema.BigQueryColumn
 		if err := json.Unmarshal(text, &columns); err != nil {
 			t.Fatal(err)
 		}
@@ -89,6 +89,21 @@ func TestBigQueryColumnsAreTheLakes(t *testing.T) {
 			if kinds[column] != kind {
 				t.Errorf("%s.%s is %q, want %q", name, column, kinds[column], kind)
 			}
+		}
+	}
+}
+
+// The module and LoadBigQuery make the same tables, whichever is first.
+func TestTheModuleLaysTablesOutAsLoadsDo(t *testing.T) {
+	text, err := os.ReadFile("modules/lake-gcp/main.tf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		`clustering          = ["` + strings.Join(schema.BigQueryClustering(), `", "`) + `"]`, `field = "` + schema.BigQueryPartition + `"`, `type  = "DAY"`, `dataset_id                 = "${var.dataset}_load"`,
+	} {
+		if !strings.Contains(string(text), want) {
+			t.Errorf("main.tf has no %s", want)
 		}
 	}
 }

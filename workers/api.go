@@ -10,7 +10,6 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"go.temporal.io/sdk/client"
-	"go.temporal.io/sdk/log"
 
 	"millrace/api"
 	"millrace/api/ui"
@@ -41,8 +40,11 @@ func newAPI(ctx context.Context, p *process, closers *[]func() error) (*api.API,
 	if cfg.TemporalUI == "" {
 		cfg.TemporalUI = p.cfg.Temporal.UI
 	}
-	deps := api.Deps{Codecs: p.codecs, Namespace: p.cfg.Temporal.Namespace, UI: ui.Handler()}
+	deps := api.Deps{Codecs: p.codecs, Namespace: p.cfg.Temporal.Namespace}
 	var err error
+	if deps.UI, err = codecBefore(p.cfg.Temporal, ui.Handler()); err != nil {
+		return nil, err
+	}
 	if deps.Definitions, err = kpi.New(p.cfg.KPI); err != nil {
 		return nil, err
 	}
@@ -78,7 +80,11 @@ func newAPI(ctx context.Context, p *process, closers *[]func() error) (*api.API,
 	}
 	if p.cfg.Temporal.Address != "" {
 		// Lazy: on a fresh machine Temporal is built for minutes. Its attempts are not worth a line each: health says it.
-		tc, err := client.NewLazyClient(client.Options{HostPort: p.cfg.Temporal.Address, Namespace: p.cfg.Temporal.Namespace, Logger: log.NewStructuredLogger(slog.New(slog.DiscardHandler))})
+		o, err := temporalOptions(p.cfg.Temporal, slog.New(slog.DiscardHandler))
+		if err != nil {
+			return nil, err
+		}
+		tc, err := client.NewLazyClient(o)
 		if err != nil {
 			return nil, fmt.Errorf("making a client of Temporal: %w", err)
 		}

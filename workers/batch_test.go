@@ -79,13 +79,13 @@ type batchTest struct {
 	rows    map[string]int
 }
 
-func newBatchTest(t *testing.T) *batchTest {
+func newBatchTest(t *testing.T, more ...string) *batchTest {
 	t.Helper()
 	if built, err := embedded.TemporalBuilt(); err != nil || !built {
 		t.Fatalf("the Temporal child is not in the cache (%v): `make install` builds it", err)
 	}
 	dir := t.TempDir()
-	s, err := embeddedtest.Start(t.Context(), filepath.Join(dir, "servers"), embedded.BrokerKfake, embedded.ClickHouseChild, embedded.TemporalChild)
+	s, err := embeddedtest.Start(t.Context(), filepath.Join(dir, "servers"), embedded.BrokerKfake, append([]string{embedded.ClickHouseChild, embedded.TemporalChild}, more...)...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -118,7 +118,7 @@ admin: {listen: %q}
 clickhouse: {addr: [%q], user: %q, password: %q, database: %q}
 iceberg: {catalog_uri: %q, warehouse: %q}
 temporal: {address: %q, namespace: default}
-batch: {maintain_every: 0s, heavy_slots: 1}
+batch: {maintain_every: 0s, nightly_every: 0s, heavy_slots: 1}
 `, dir, b.admin, ch.Native, ch.User, ch.Password, ch.Database, lake.CatalogURI, lake.Warehouse, e.Temporal.Address)
 	if err := os.WriteFile(b.cfg, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
@@ -153,7 +153,7 @@ func (b *batchTest) fill(t *testing.T, category event.Category, files int) {
 		lo := b.rows[table]
 		for i := lo; i < lo+10; i++ {
 			e := &event.Event{
-				ID: fmt.Sprintf("e-%06d", i), Tenant: "default", Name: event.NamePageView, VisitorID: fmt.Sprintf("v-%d", i%7), Source: "web", Properties: "{}", SchemaVersion: 1,
+				ID: fillID(i), Tenant: "default", Name: event.NamePageView, VisitorID: fmt.Sprintf("v-%d", i%7), Source: "web", Properties: "{}", SchemaVersion: 1,
 				OccurredAt: 1_772_323_200_000_000 + int64(i), ReceivedAt: 1_772_323_201_000_000 + int64(i),
 			}
 			e.IngestedAt, e.RawTopic, e.RawOffset = 1_772_323_202_000_000+int64(i), category.RawTopic(), int64(i)
@@ -172,6 +172,9 @@ func (b *batchTest) fill(t *testing.T, category event.Category, files int) {
 		}
 	}
 }
+
+// fillID is the id of a row that fill makes.
+func fillID(i int) string { return fmt.Sprintf("e-%06d", i) }
 
 func (b *batchTest) head(t *testing.T, table string) (lakehouse.Head, lakehouse.Totals) {
 	t.Helper()

@@ -17,6 +17,7 @@ import (
 	"github.com/knadh/koanf/providers/file"
 	"github.com/knadh/koanf/v2"
 
+	"millrace/activities"
 	"millrace/api"
 	"millrace/event/registry"
 	"millrace/gateway"
@@ -24,6 +25,7 @@ import (
 	"millrace/internal/telemetry"
 	"millrace/kpi"
 	"millrace/lakehouse"
+	"millrace/lakehouse/bigquery"
 	"millrace/olap"
 	"millrace/streaming"
 	"millrace/streaming/hot"
@@ -36,25 +38,28 @@ type Config struct {
 	File  string         `koanf:"-"`
 	Flags map[string]any `koanf:"-"`
 
-	Data           string           `koanf:"data" desc:"data directory of this machine: spool, keys, state, and the embedded servers"`
-	WriteKey       string           `koanf:"write_key" desc:"write key of the one source (tenant default, source web) that there is while gateway.sources is empty" secret:"true"`
-	Log            LogConfig        `koanf:"log"`
-	Admin          AdminConfig      `koanf:"admin"`
-	Telemetry      telemetry.Config `koanf:"telemetry"`
-	Kafka          KafkaConfig      `koanf:"kafka"`
-	SchemaRegistry SchemaRegistry   `koanf:"schema_registry"`
-	ClickHouse     olap.Config      `koanf:"clickhouse"`
-	Redis          RedisConfig      `koanf:"redis"`
-	Iceberg        lakehouse.Config `koanf:"iceberg"`
-	Temporal       TemporalConfig   `koanf:"temporal"`
-	Batch          BatchConfig      `koanf:"batch"`
-	Gateway        gateway.Config   `koanf:"gateway"`
-	API            api.Config       `koanf:"api"`
-	Registry       RegistryConfig   `koanf:"registry"`
-	Stream         streaming.Config `koanf:"stream"`
-	Hot            hot.Config       `koanf:"hot"`
-	KPI            kpi.Config       `koanf:"kpi"`
-	Sink           SinkConfig       `koanf:"sink"`
+	Data           string                   `koanf:"data" desc:"data directory of this machine: spool, keys, state, and the embedded servers"`
+	WriteKey       string                   `koanf:"write_key" desc:"write key of the one source (tenant default, source web) that there is while gateway.sources is empty" secret:"true"`
+	Log            LogConfig                `koanf:"log"`
+	Admin          AdminConfig              `koanf:"admin"`
+	Telemetry      telemetry.Config         `koanf:"telemetry"`
+	Kafka          KafkaConfig              `koanf:"kafka"`
+	SchemaRegistry SchemaRegistry           `koanf:"schema_registry"`
+	ClickHouse     olap.Config              `koanf:"clickhouse"`
+	Redis          RedisConfig              `koanf:"redis"`
+	Iceberg        lakehouse.Config         `koanf:"iceberg"`
+	BigQuery       bigquery.Config          `koanf:"bigquery"`
+	Temporal       TemporalConfig           `koanf:"temporal"`
+	Batch          BatchConfig              `koanf:"batch"`
+	Erasure        activities.ErasureConfig `koanf:"erasure"`
+	Lineage        activities.LineageConfig `koanf:"lineage"`
+	Gateway        gateway.Config           `koanf:"gateway"`
+	API            api.Config               `koanf:"api"`
+	Registry       RegistryConfig           `koanf:"registry"`
+	Stream         streaming.Config         `koanf:"stream"`
+	Hot            hot.Config               `koanf:"hot"`
+	KPI            kpi.Config               `koanf:"kpi"`
+	Sink           SinkConfig               `koanf:"sink"`
 }
 
 // LogConfig is how processes log, always to stderr.
@@ -114,6 +119,12 @@ type TemporalConfig struct {
 	Namespace string        `koanf:"namespace" desc:"namespace of all workflows"`
 	UI        string        `koanf:"ui" desc:"address of the web UI, for links"`
 	Retention time.Duration `koanf:"retention" desc:"how long Temporal keeps closed workflows; set on every start"`
+
+	TLS               TemporalTLS        `koanf:"tls"`
+	APIKeyFile        string             `koanf:"api_key_file" desc:"file with the key that is sent with each call; with it TLS is used; empty: none"`
+	EncryptionKeyFile string             `koanf:"encryption_key_file" desc:"file of mode 0600 with the keys that encrypt what Temporal stores, a line each: id:base64 of 32 bytes; the first encrypts, all decrypt; empty: not encrypted"`
+	CodecTokenFile    string             `koanf:"codec_token_file" desc:"file with the secret part of the address /codec/<token> at which the api role decrypts for the Temporal UI; empty: it does not"`
+	Deployment        TemporalDeployment `koanf:"deployment"`
 }
 
 // SinkConfig holds the sinks.
@@ -131,10 +142,13 @@ func DefaultConfig() Config {
 		Kafka:    KafkaConfig{ClientID: "millrace", Partitions: 4, Replication: 1, Compaction: true, MaxMessageBytes: 4 << 20, CreateTopics: true},
 		Temporal: TemporalConfig{Namespace: "default", Retention: 30 * 24 * time.Hour},
 		Batch:    DefaultBatchConfig(),
+		Erasure:  activities.DefaultErasureConfig(),
+		Lineage:  activities.DefaultLineageConfig(),
 
 		Telemetry:  telemetry.DefaultConfig(),
 		ClickHouse: olap.DefaultConfig(),
 		Iceberg:    lakehouse.DefaultConfig(),
+		BigQuery:   bigquery.DefaultConfig(),
 		Gateway:    gateway.DefaultConfig(),
 		API:        api.DefaultConfig(),
 		Registry:   defaultRegistry(),
@@ -165,6 +179,12 @@ func (c Config) complete() Config {
 			c.Batch.Dir = abs
 		}
 	}
+	if c.Erasure.Dir == "" {
+		c.Erasure.Dir = filepath.Join(c.Data, "erasure")
+		if abs, err := filepath.Abs(c.Erasure.Dir); err == nil { // else Validate says so
+			c.Erasure.Dir = abs
+		}
+	}
 	c.Gateway.Partitions = c.Kafka.Partitions
 	if len(c.Gateway.Sources) == 0 && c.WriteKey != "" {
 		c.Gateway.Sources = []gateway.Source{{Key: c.WriteKey, Name: "web", Tenant: "default", AllowReplay: true}}
@@ -191,7 +211,7 @@ func (c Config) registryConfig() registry.Config {
 const EnvPrefix = "MILLRACE_"
 
 // reservedEnv are variables with the prefix that set no key.
-var reservedEnv = map[string]bool{"MILLRACE_DATA": true, "MILLRACE_CONFIG": true, "MILLRACE_CACHE": true, "MILLRACE_FAILPOINTS": true, "MILLRACE_CHILD": true, "MILLRACE_SUPERVISED": true, "MILLRACE_BIN": true}
+var reservedEnv = map[string]bool{"MILLRACE_DATA": true, "MILLRACE_CONFIG": true, "MILLRACE_CACHE": true, "MILLRACE_FAILPOINTS": true, "MILLRACE_CHILD": true, "MILLRACE_SUPERVISED": true, "MILLRACE_BIN": true, "MILLRACE_NO_BIGQUERY_EMULATOR": true}
 
 // Load reads the configuration. path is the file ("": $MILLRACE_CONFIG, else millrace.yaml in the working directory if there is one); overrides are flags, by key.
 // Unknown keys and values of a wrong type are errors that name the key.
@@ -234,7 +254,7 @@ func Load(path string, overrides map[string]any) (Config, error) {
 	}
 	err = k.UnmarshalWithConf("", &cfg, koanf.UnmarshalConf{DecoderConfig: &mapstructure.DecoderConfig{
 		TagName: "koanf", Result: &cfg, ErrorUnused: true, WeaklyTypedInput: true, MatchName: func(a, b string) bool { return a == b },
-		DecodeHook: mapstructure.ComposeDecodeHookFunc(mapstructure.StringToTimeDurationHookFunc(), mapstructure.StringToSliceHookFunc(","), mapstructure.TextUnmarshallerHookFunc()),
+		DecodeHook: mapstructure.ComposeDecodeHookFunc(mapstructure.DecodeHookFuncType(settingsHook), mapstructure.StringToTimeDurationHookFunc(), mapstructure.StringToSliceHookFunc(","), mapstructure.TextUnmarshallerHookFunc()),
 	}})
 	if err != nil {
 		return cfg, fault.Newf("MR-CFG-001", "configuration: %w", explain(err))

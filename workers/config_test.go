@@ -1,13 +1,16 @@
 package workers
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
 
 	"millrace/internal/fault"
+	"millrace/lakehouse"
 )
 
 func write(t *testing.T, text string) string {
@@ -69,6 +72,53 @@ func TestSecretsAreMasked(t *testing.T) {
 	}
 	if out := cfg.Print(); strings.Contains(out, "hunter2") || !strings.Contains(out, `password: "***"`) {
 		t.Errorf("printed:\n%s", out)
+	}
+}
+
+func TestPropertiesOfAStoreAreReadInEveryForm(t *testing.T) {
+	path := write(t, "iceberg:\n  store:\n    s3.region: eu\n    s3.endpoint: http://file\n    gcs: {no-auth: true}\n  catalog_properties: {header.X-Realm: r}\n")
+	t.Setenv("MILLRACE_ICEBERG__STORE__S3__ACCESS_KEY_ID", "hunter2")
+	cfg, err := Load(path, map[string]any{"iceberg.store.s3.secret-access-key": "env:SECRET", "iceberg.store.s3.endpoint": "http://flag"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := lakehouse.Settings{"s3.region": "eu", "s3.endpoint": "http://flag", "gcs.no-auth": "true", "s3.access-key-id": "hunter2", "s3.secret-access-key": "env:SECRET"}
+	if !maps.Equal(cfg.Iceberg.Store, want) || cfg.Iceberg.CatalogProperties["header.X-Realm"] != "r" {
+		t.Errorf("store %#v, catalog %#v", map[string]string(cfg.Iceberg.Store), map[string]string(cfg.Iceberg.CatalogProperties))
+	}
+	out := cfg.Print()
+	if strings.Contains(out, "hunter2") || !strings.Contains(out, "env:SECRET") || !strings.Contains(out, "http://flag") {
+		t.Errorf("printed:\n%s", out)
+	}
+	again, err := Load(write(t, out), nil)
+	if err != nil || again.Iceberg.Store["s3.region"] != "eu" || again.Iceberg.Store["s3.endpoint"] != "http://flag" {
+		t.Errorf("read back: %v %v", again.Iceberg.Store, err)
+	}
+}
+
+func TestPlatformsTellCommandsWhereTheirLakehouseIs(t *testing.T) {
+	lake := lakehouse.DefaultConfig()
+	lake.CatalogURI, lake.Warehouse, lake.CatalogToken, lake.CatalogWarehouse = "https://catalog", "s3://b/p", "env:TOKEN", "acme"
+	lake.Store, lake.CatalogProperties = lakehouse.Settings{"s3.region": "eu"}, lakehouse.Settings{"prefix": "p"}
+	dir := t.TempDir()
+	if err := (Endpoints{Version: 1, Iceberg: IcebergEndpointOf(lake)}).Save(dir); err != nil {
+		t.Fatal(err)
+	}
+	e, err := LoadEndpoints(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := DefaultConfig()
+	cfg.Fill(e)
+	cfg.Iceberg.BusyTimeout = lake.BusyTimeout
+	if !reflect.DeepEqual(cfg.Iceberg, lake) {
+		t.Errorf("%+v", cfg.Iceberg)
+	}
+	cfg = DefaultConfig()
+	cfg.Iceberg.Warehouse = "gs://b"
+	cfg.Fill(Endpoints{})
+	if cfg.Iceberg.Warehouse != "gs://b" || cfg.Iceberg.CatalogName != "millrace" {
+		t.Errorf("nothing runs, but %+v", cfg.Iceberg)
 	}
 }
 

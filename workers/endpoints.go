@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 
 	"millrace/internal/fault"
+	"millrace/lakehouse"
 )
 
 // Endpoints tells other programs where everything is: DIR/endpoints.json, mode 0600. Its shape is a promise; a part that is not running is an empty string.
@@ -50,12 +51,34 @@ type IcebergEndpoint struct {
 	CatalogName string `json:"catalog_name"`
 	Warehouse   string `json:"warehouse"`
 	Namespace   string `json:"namespace"`
+
+	// What else is configured to reach them. Secrets are here as they are there.
+	CatalogPassword   string            `json:"catalog_password,omitempty"`
+	CatalogToken      string            `json:"catalog_token,omitempty"`
+	CatalogWarehouse  string            `json:"catalog_warehouse,omitempty"`
+	CatalogProperties map[string]string `json:"catalog_properties,omitempty"`
+	Store             map[string]string `json:"store,omitempty"`
+}
+
+// IcebergEndpointOf is where a configured lakehouse is.
+func IcebergEndpointOf(c lakehouse.Config) IcebergEndpoint {
+	return IcebergEndpoint{
+		CatalogURI: c.CatalogURI, CatalogName: c.CatalogName, Warehouse: c.Warehouse, Namespace: c.Namespace,
+		CatalogPassword: c.CatalogPassword, CatalogToken: c.CatalogToken, CatalogWarehouse: c.CatalogWarehouse, CatalogProperties: c.CatalogProperties, Store: c.Store,
+	}
+}
+
+// Fill sets the lakehouse to be this one.
+func (e IcebergEndpoint) Fill(c *lakehouse.Config) {
+	c.CatalogURI, c.CatalogName, c.Warehouse, c.Namespace = e.CatalogURI, e.CatalogName, e.Warehouse, e.Namespace
+	c.CatalogPassword, c.CatalogToken, c.CatalogWarehouse, c.CatalogProperties, c.Store = e.CatalogPassword, e.CatalogToken, e.CatalogWarehouse, e.CatalogProperties, e.Store
 }
 
 // BigQueryEndpoint is the BigQuery dataset.
 type BigQueryEndpoint struct {
-	Endpoint string `json:"endpoint"`
-	Project  string `json:"project"`
+	Endpoint string `json:"endpoint"` // of an emulator; empty where it is Google's, or none
+	GRPC     string `json:"grpc"`     // its host:port of the Storage APIs
+	Project  string `json:"project"`  // empty: none
 	Dataset  string `json:"dataset"`
 }
 
@@ -120,8 +143,11 @@ func (c *Config) Fill(e Endpoints) {
 	if len(c.Redis.Addr) == 0 && e.Redis != "" {
 		c.Redis.Addr = []string{e.Redis}
 	}
-	if c.Iceberg.CatalogURI == "" {
-		c.Iceberg.CatalogURI, c.Iceberg.CatalogName, c.Iceberg.Warehouse, c.Iceberg.Namespace = e.Iceberg.CatalogURI, e.Iceberg.CatalogName, e.Iceberg.Warehouse, e.Iceberg.Namespace
+	if c.Iceberg.CatalogURI == "" && e.Iceberg.CatalogURI != "" {
+		e.Iceberg.Fill(&c.Iceberg)
+	}
+	if !c.BigQuery.Enabled() && e.BigQuery.Endpoint != "" {
+		c.BigQuery.Project, c.BigQuery.Dataset, c.BigQuery.Endpoint, c.BigQuery.GRPCEndpoint = e.BigQuery.Project, e.BigQuery.Dataset, e.BigQuery.Endpoint, e.BigQuery.GRPC
 	}
 	if c.Temporal.Address == "" {
 		c.Temporal.Address, c.Temporal.Namespace, c.Temporal.UI = e.Temporal.Address, e.Temporal.Namespace, e.Temporal.UI

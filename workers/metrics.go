@@ -20,6 +20,7 @@ import (
 	"millrace/event/registry"
 	"millrace/event/schema"
 	"millrace/gateway"
+	"millrace/kpi"
 	"millrace/streaming"
 	"millrace/streaming/sink"
 )
@@ -80,7 +81,15 @@ func parts() map[string]func(p *process) error {
 			return nil
 		},
 		"batch": func(p *process) error {
-			activities.NewMaintain(nil, p.cfg.Batch.Dir, p.cfg.Batch.HeavyBytes, p.reg, p.log)
+			dir := p.cfg.Batch.Dir
+			activities.NewMaintain(nil, dir, p.cfg.Batch.HeavyBytes, p.reg, p.log)
+			activities.NewPublish(nil, nil, nil, nil, dir, p.reg, p.log)
+			activities.NewErase(activities.ErasureConfig{}, activities.EraseParts{Ledger: &activities.ErasedLedger{}}, p.reg)
+			activities.NewReconcile(nil, "", nil, nil, nil, p.reg, p.log)
+			activities.NewRecompute(nil, "", kpi.Definitions{}, nil, p.reg)
+			activities.NewBigQuery(nil, nil, nil, "", p.reg)
+			activities.NewTrain(nil, nil, nil, nil, nil, dir, p.reg, p.log)
+			activities.NewLineage(activities.LineageConfig{}, nil, "", activities.LineagePlaces{}, p.reg, p.log)
 			return nil
 		},
 	}

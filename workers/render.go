@@ -29,6 +29,9 @@ func plain(v reflect.Value) any {
 		}
 		return out
 	case reflect.Map:
+		if r, ok := v.Interface().(interface{ Redacted() map[string]string }); ok {
+			return r.Redacted()
+		}
 		out := map[string]any{}
 		for _, k := range v.MapKeys() {
 			out[fmt.Sprint(k.Interface())] = plain(v.MapIndex(k))

@@ -304,6 +304,10 @@ func startSinkClickHouse(ctx context.Context, p *process) (func(context.Context)
 		return nil, nil, err
 	}
 	cfg := p.cfg.Sink.ClickHouse
+	cfg.ClusterName = p.cfg.ClickHouse.Cluster
+	if cfg.Erasures, err = p.subjectKey(); err != nil {
+		return nil, nil, err
+	}
 	cfg.Generation, cfg.Tracer = p.cfg.Kafka.Generation, p.traces.Tracer("sink")
 	s, err := sink.NewClickHouse(cfg, conn, p.codecs, p.kafka(), p.reg, p.log)
 	if err != nil {
@@ -343,6 +347,9 @@ func startSinkIceberg(ctx context.Context, p *process) (func(context.Context) er
 		return nil, nil, err
 	}
 	cfg := p.cfg.Sink.Iceberg
+	if cfg.Erasures, err = p.subjectKey(); err != nil {
+		return nil, nil, err
+	}
 	cfg.Tracer = p.traces.Tracer("sink")
 	s, err := sink.NewIceberg(cfg, cat, p.codecs, p.kafka(), p.reg, p.log)
 	if err != nil {

@@ -9,13 +9,16 @@ import (
 	"time"
 
 	"go.temporal.io/sdk/client"
-	tlog "go.temporal.io/sdk/log"
 	"go.temporal.io/sdk/worker"
 )
 
 // TemporalClient connects to Temporal. It fails at once if nobody answers.
 func TemporalClient(ctx context.Context, c TemporalConfig, log *slog.Logger) (client.Client, error) {
-	cl, err := client.DialContext(ctx, client.Options{HostPort: c.Address, Namespace: c.Namespace, Logger: tlog.NewStructuredLogger(log)})
+	o, err := temporalOptions(c, log)
+	if err != nil {
+		return nil, err
+	}
+	cl, err := client.DialContext(ctx, o)
 	if err != nil {
 		return nil, fmt.Errorf("temporal at %s: %w", c.Address, err)
 	}
@@ -34,7 +37,10 @@ func (c TemporalConfig) Validate() error {
 	if c.Retention < 24*time.Hour {
 		errs = append(errs, fmt.Errorf("retention: %s is below a day", c.Retention))
 	}
-	return errors.Join(errs...)
+	if c.CodecTokenFile != "" && (c.EncryptionKeyFile == "" || c.UI == "") {
+		errs = append(errs, errors.New("codec_token_file: needs encryption_key_file and ui"))
+	}
+	return errors.Join(append(errs, c.TLS.validate(), c.Deployment.validate())...)
 }
 
 // Pauses between attempts to reach Temporal: on a fresh machine it is built for minutes, and it should be met soon after.
@@ -48,11 +54,10 @@ const (
 // withTemporal calls serve with a client, again and again until ctx ends: Temporal may come late, go away and come back. serve returns when it cannot go on. note is told
 // why nothing is served, and nil when it is.
 func withTemporal(ctx context.Context, c TemporalConfig, log *slog.Logger, note func(error), serve func(ctx context.Context, cl client.Client, up func()) error) {
-	quiet := tlog.NewStructuredLogger(slog.New(slog.DiscardHandler)) // attempts that fail are not worth a line each
 	pause := temporalPauseMin
 	for ctx.Err() == nil {
 		attempt, cancel := context.WithTimeout(ctx, temporalAttempt)
-		probe, err := client.DialContext(attempt, client.Options{HostPort: c.Address, Namespace: c.Namespace, Logger: quiet})
+		probe, err := TemporalClient(attempt, c, slog.New(slog.DiscardHandler)) // attempts that fail are not worth a line each
 		cancel()
 		if err == nil {
 			probe.Close()
@@ -62,7 +67,7 @@ func withTemporal(ctx context.Context, c TemporalConfig, log *slog.Logger, note 
 				cl.Close()
 			}
 		} else {
-			err = fmt.Errorf("temporal at %s does not answer yet: %w", c.Address, err)
+			err = fmt.Errorf("does not answer yet: %w", err)
 		}
 		if ctx.Err() != nil {
 			return

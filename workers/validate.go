@@ -58,8 +58,13 @@ func (c Config) Validate(roles []string) error {
 	if needs["temporal"] {
 		section("temporal", c.Temporal.Validate())
 	}
+	if uses("batch") || uses("sink-clickhouse") || uses("sink-iceberg") {
+		section("erasure", c.Erasure.Validate())
+	}
 	if uses("batch") {
+		section("bigquery", c.BigQuery.Validate())
 		section("batch", c.Batch.Validate())
+		section("lineage", c.Lineage.Validate())
 	}
 	if uses("api") {
 		section("api", c.API.Validate())

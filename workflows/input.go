@@ -13,20 +13,28 @@ import (
 // begin with this. The failure lists all problems and is final: the same input would fail again.
 func inputOf[T name.Input](raw converter.RawValue) (T, error) {
 	var none T
-	p := raw.Payload()
-	var text []byte
-	switch encoding := string(p.GetMetadata()[converter.MetadataEncoding]); encoding {
-	case converter.MetadataEncodingJSON:
-		text = p.GetData()
-	case "", converter.MetadataEncodingNil: // started without an input
-	default:
-		return none, invalid("the input is encoded as " + encoding + ", not as json/plain")
+	text, err := textOf(raw)
+	if err != nil {
+		return none, err
 	}
 	in, err := name.Decode[T](text)
 	if err != nil {
 		return none, invalid(err.Error())
 	}
 	return in, nil
+}
+
+// textOf is the JSON of what a workflow was started with, empty if that was nothing.
+func textOf(raw converter.RawValue) ([]byte, error) {
+	p := raw.Payload()
+	switch encoding := string(p.GetMetadata()[converter.MetadataEncoding]); encoding {
+	case converter.MetadataEncodingJSON:
+		return p.GetData(), nil
+	case "", converter.MetadataEncodingNil: // started without an input
+		return nil, nil
+	default:
+		return nil, invalid("the input is encoded as " + encoding + ", not as json/plain")
+	}
 }
 
 func invalid(problems string) error {

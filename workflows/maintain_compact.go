@@ -42,6 +42,14 @@ func (m *maintain) compact(ctx workflow.Context) (map[string]int64, error) {
 		case err == nil:
 			m.Compact["files_removed"] += done.Removed
 			m.Compact["files_added"] += done.Added
+			for k, v := range map[string]int64{"bytes_removed": done.BytesRemoved, "bytes_added": done.BytesAdded, "files_read_before": done.ReadBefore, "files_read_after": done.ReadAfter} {
+				if v != 0 {
+					m.Compact[k] += v
+				}
+			}
+			if n := m.Compact["files_read_before"]; n > 0 {
+				m.Compact["files_read_per_mille"] = 1000 * m.Compact["files_read_after"] / n
+			}
 			m.Compact["commits_"+done.By]++
 			if left == 0 || m.Progress.Round >= maxPlans {
 				return m.Compact, nil
@@ -126,10 +134,14 @@ func (m *maintain) rewrite(ctx workflow.Context) error {
 	return failed
 }
 
-// commit makes the plan's files visible: by the stream's committer if it answers, else by itself.
+// commit makes the plan's files visible: by the stream's committer if there is one and it answers, else by itself.
 func (m *maintain) commit(ctx workflow.Context) (activities.CommitOutput, error) {
 	ref := activities.PlanRef{Table: m.in.Table, Key: m.Plan.Key}
 	var out activities.CommitOutput
+	if m.Plan.NoCommitter {
+		err := workflow.ExecuteActivity(metadata(ctx, "commit: the stream has no committer"), name.CommitRewrite, ref).Get(ctx, &out)
+		return out, err
+	}
 	err := workflow.ExecuteActivity(lane(ctx, m.in.Table), name.CommitRewrite, ref).Get(ctx, &out)
 	if err == nil || isConflict(err) || temporal.IsCanceledError(err) {
 		return out, err

@@ -120,7 +120,7 @@ func (w *world) register(env *testsuite.TestWorkflowEnvironment) {
 				w.conflict--
 				return activities.CommitOutput{}, temporal.NewNonRetryableApplicationError("others", name.Conflict, nil)
 			}
-			return activities.CommitOutput{SnapshotID: 12, Removed: 10, Added: 1, By: by}, err
+			return activities.CommitOutput{SnapshotID: 12, Removed: 10, Added: 1, By: by, BytesRemoved: 1000, BytesAdded: 900, ReadBefore: 40, ReadAfter: 10}, err
 		},
 		name.DropPlan: func(_ context.Context, r activities.PlanRef) error {
 			w.mu.Lock()
@@ -305,6 +305,19 @@ func TestTheRunCommitsByItselfWhereTheCommitterDoesNotAnswer(t *testing.T) {
 				t.Errorf("%v", w.calls)
 			}
 		})
+	}
+}
+
+func TestTheRunDoesNotAskForACommitterThatThePlanDidNotSee(t *testing.T) {
+	t.Parallel()
+	alone := plan(1)
+	alone.NoCommitter = true
+	w := &world{plans: []activities.PlanOutput{alone}}
+	env := newEnv(t, w)
+	env.ExecuteWorkflow(name.MaintainTable, table)
+	result(t, env)
+	if w.count("commit by lane") != 0 || w.count("commit by direct") != 1 {
+		t.Errorf("%v", w.calls)
 	}
 }
 

@@ -81,7 +81,7 @@ func TestHistoriesHoldNoEventsAndNoPaths(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(text) > 200<<10 {
+		if len(text) > 512<<10 { // EraseSubject asks each table of each store several times: 94 activities, the most of all
 			t.Errorf("%s has %d bytes", file, len(text))
 		}
 		for _, never := range []string{"visitor", "user_id", "@", ".parquet", "file://", "/tmp/"} {

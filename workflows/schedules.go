@@ -28,6 +28,8 @@ type Schedule struct {
 	Input  json.RawMessage `json:"input"`
 	Every  name.Duration   `json:"every"`
 	Offset name.Duration   `json:"offset"` // after each full multiple of Every since 1970, UTC
+	// Buffer: a start that falls into a running one waits for its end, so that each is done, in order. Else it is skipped.
+	Buffer bool `json:"buffer,omitempty"`
 }
 
 const maintainPrefix = "maintain/"
@@ -43,6 +45,59 @@ func Schedules(tables []string, every time.Duration) []Schedule {
 		out = append(out, Schedule{
 			ID: maintainPrefix + t, Type: name.MaintainTableTick, Table: t, Input: json.RawMessage(name.Text(in)), Every: name.Duration(every),
 			Offset: name.Duration((every * time.Duration(i) / time.Duration(len(tables))).Truncate(time.Second)),
+		})
+	}
+	return out
+}
+
+// NightlySchedule is that of Nightly: once in every, at an offset from midnight UTC where that is a day. every 0 gives none.
+func NightlySchedule(every, at time.Duration) []Schedule {
+	if every <= 0 {
+		return nil
+	}
+	s := Schedule{ID: name.NightlySchedule, Type: name.Nightly + name.TickSuffix, Input: json.RawMessage("{}"), Every: name.Duration(every), Buffer: true}
+	if every < 24*time.Hour {
+		s.Input = json.RawMessage(`{"every":"` + s.Every.String() + `"}`)
+	} else {
+		s.Offset = name.Duration(at)
+	}
+	return []Schedule{s}
+}
+
+// BigQuerySchedules load each table once in every, one after the other. every 0 gives none.
+func BigQuerySchedules(tables []string, every time.Duration) []Schedule {
+	if every <= 0 {
+		return nil
+	}
+	out := make([]Schedule, 0, len(tables))
+	for i, t := range tables {
+		in := name.LoadBigQueryInput{Table: t}
+		out = append(out, Schedule{
+			ID: name.BigQueryID(t), Type: name.LoadBigQuery + name.TickSuffix, Table: t, Input: json.RawMessage(name.Text(in)), Every: name.Duration(every),
+			Offset: name.Duration((every * time.Duration(i) / time.Duration(len(tables))).Truncate(time.Second)),
+		})
+	}
+	return out
+}
+
+// ReconcileSchedules are those of Reconcile: each topic once in every, some minutes after the full hour, one topic after the other. every 0 gives none.
+func ReconcileSchedules(topics []string, every time.Duration, repair bool) []Schedule {
+	if every <= 0 {
+		return nil
+	}
+	out := make([]Schedule, 0, len(topics))
+	for i, topic := range topics {
+		in := map[string]any{"topic": topic}
+		if repair {
+			in["repair"] = true
+		}
+		text, err := json.Marshal(in)
+		if err != nil { // a map of texts
+			panic(err)
+		}
+		out = append(out, Schedule{
+			ID: "reconcile/" + topic, Type: name.Reconcile + name.TickSuffix, Table: name.ReconcileInput{Topic: topic}.Table(), Input: text, Every: name.Duration(every),
+			Offset: name.Duration(name.ReconcileDelay + time.Duration(i)*time.Minute), Buffer: true,
 		})
 	}
 	return out
@@ -75,7 +130,7 @@ func Apply(ctx context.Context, c client.Client, want []Schedule) (Applied, erro
 		return out, err
 	}
 	for _, h := range have {
-		if !strings.HasPrefix(h.ID, maintainPrefix) || h.Type != name.MaintainTableTick || slices.ContainsFunc(want, func(s Schedule) bool { return s.ID == h.ID }) {
+		if !ours(h) || slices.ContainsFunc(want, func(s Schedule) bool { return s.ID == h.ID }) {
 			continue
 		}
 		var gone *serviceerror.NotFound
@@ -87,14 +142,38 @@ func Apply(ctx context.Context, c client.Client, want []Schedule) (Applied, erro
 	return out, nil
 }
 
+// schedulePrefixes are the ids of the platform's schedules, by what they start. Other schedules of the same types are somebody's own.
+func schedulePrefixes() map[string]string {
+	return map[string]string{
+		name.MaintainTableTick:               maintainPrefix,
+		name.Nightly + name.TickSuffix:       name.NightlySchedule,
+		name.PublishTable + name.TickSuffix:  "publish/",
+		name.LoadBigQuery + name.TickSuffix:  "bigquery/",
+		name.Reconcile + name.TickSuffix:     "reconcile/",
+		name.RecomputeKPIs + name.TickSuffix: "kpi/",
+	}
+}
+
+func ours(l Listed) bool {
+	prefix, ok := schedulePrefixes()[l.Type]
+	return ok && strings.HasPrefix(l.ID, prefix)
+}
+
 func (s Schedule) apply(ctx context.Context, c client.Client) (created bool, err error) {
 	spec := client.ScheduleSpec{Intervals: []client.ScheduleIntervalSpec{{Every: time.Duration(s.Every), Offset: time.Duration(s.Offset)}}}
 	// A list of arguments of one JSON text: the payload is what the UI would send.
 	action := &client.ScheduleWorkflowAction{
 		ID: name.TickID(s.ID), Workflow: s.Type, Args: []any{s.Input}, TaskQueue: name.Queue, StaticSummary: "tick of " + s.ID,
-		TypedSearchAttributes: temporal.NewSearchAttributes(name.AttrTrigger.ValueSet(name.Scheduled), name.AttrTable.ValueSet(s.Table)),
 	}
+	attrs := []temporal.SearchAttributeUpdate{name.AttrTrigger.ValueSet(name.Scheduled)}
+	if s.Table != "" {
+		attrs = append(attrs, name.AttrTable.ValueSet(s.Table))
+	}
+	action.TypedSearchAttributes = temporal.NewSearchAttributes(attrs...)
 	policy := client.SchedulePolicies{Overlap: enums.SCHEDULE_OVERLAP_POLICY_SKIP, CatchupWindow: catchup}
+	if s.Buffer {
+		policy.Overlap = enums.SCHEDULE_OVERLAP_POLICY_BUFFER_ALL
+	}
 	_, err = c.ScheduleClient().Create(ctx, client.ScheduleOptions{
 		ID: s.ID, Spec: spec, Action: action, Overlap: policy.Overlap, CatchupWindow: policy.CatchupWindow,
 	})

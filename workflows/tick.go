@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"go.temporal.io/sdk/converter"
+	"go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/worker"
 	"go.temporal.io/sdk/workflow"
 
 	"millrace/activities"
@@ -48,4 +50,48 @@ func logicalTime(ctx workflow.Context) time.Time {
 		return t.UTC()
 	}
 	return workflow.GetInfo(ctx).WorkflowStartTime.UTC()
+}
+
+// tick is what schedules start for a type: it starts the type's workflow under its canonical id, or joins the run that is there, and waits for its end. Its input is that
+// of the type, in which the scheduled time fills in what is absent.
+func tick(typ string) func(ctx workflow.Context, raw converter.RawValue) (activities.WaitOutput, error) {
+	return func(ctx workflow.Context, raw converter.RawValue) (activities.WaitOutput, error) {
+		var out activities.WaitOutput
+		text, err := textOf(raw)
+		if err != nil {
+			return out, err
+		}
+		at := logicalTime(ctx)
+		t, err := name.TypeNamed(typ)
+		if err != nil {
+			return out, invalid(err.Error())
+		}
+		if text, err = name.TickInput(t, text, at); err != nil {
+			return out, invalid(err.Error())
+		}
+		target, err := t.Target(text)
+		if err != nil {
+			return out, invalid(err.Error())
+		}
+		trigger := name.Manual
+		if _, ok := workflow.GetTypedSearchAttributes(ctx).GetTime(name.ScheduledStart); ok {
+			trigger = name.Scheduled
+		}
+		day := at.Format(time.DateOnly)
+		attrs := []temporal.SearchAttributeUpdate{name.AttrTrigger.ValueSet(trigger), name.AttrDay.ValueSet(day)}
+		if target.Table != "" {
+			attrs = append(attrs, name.AttrTable.ValueSet(target.Table))
+		}
+		if err := workflow.UpsertTypedSearchAttributes(ctx, attrs...); err != nil {
+			return out, fmt.Errorf("setting search attributes: %w", err)
+		}
+		workflow.SetCurrentDetails(ctx, "Waits for `"+target.ID+"`.")
+		err = workflow.ExecuteActivity(wait(ctx, "run "+target.ID), name.StartAndWait, activities.StartRequest{Type: typ, Input: text, Trigger: trigger, Day: day}).Get(ctx, &out)
+		return out, err
+	}
+}
+
+// registerTick adds the tick of a type.
+func registerTick(w worker.WorkflowRegistry, typ string) {
+	w.RegisterWorkflowWithOptions(tick(typ), workflow.RegisterOptions{Name: typ + name.TickSuffix})
 }

@@ -282,6 +282,8 @@ func appendBodyPurchase(dst []byte, e *event.Event) []byte {
 	dst = appendNullString(dst, e.Affiliation)
 	dst = appendNullLong(dst, e.Tax)
 	dst = appendNullLong(dst, e.Shipping)
+	dst = appendNullLong(dst, e.Discount)
+	dst = appendNullLong(dst, e.Total)
 	return dst
 }
 
@@ -331,6 +333,8 @@ func (r *reader) readBodyPurchase(e *event.Event) {
 	e.Affiliation = r.nullString()
 	e.Tax = r.nullLong()
 	e.Shipping = r.nullLong()
+	e.Discount = r.nullLong()
+	e.Total = r.nullLong()
 }
 
 func appendPrefixPurchase(dst []byte, e *event.Event) []byte {

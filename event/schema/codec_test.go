@@ -195,6 +195,7 @@ func TestSmallTopicsRoundTrip(t *testing.T) {
 		event.TopicEventsFailed: {&event.Failed{ID: "f", EventID: "e", RawTopic: "raw.failed", RawOffset: 5}, &event.Failed{}},
 		event.TopicLedger:       {&event.LedgerEntry{RawTopic: "raw.page", Count: 3, HashLo: 9}, &event.LedgerEntry{}},
 		event.TopicKPILate:      {&event.KPILate{EventID: "e"}, &event.KPILate{}},
+		event.TopicErasures:     {&event.Erasure{RequestID: "r", Part: 1, RequestedAt: 5, Cut: "{}", Key: "k", Subjects: []string{"00"}}, &event.Erasure{}},
 		event.TopicKPIPartial:   {&event.KPIPartial{Family: "shop", Revenue: event.SumOf(-7), VisitorsSketch: []byte{1}}, &event.KPIPartial{}},
 	} {
 		b, err := c.Append(nil, topic, pair[0])

@@ -44,7 +44,8 @@ type subject struct {
 // foreign is a writer schema with other fields than ours.
 type foreign struct {
 	schema  *avro.Schema
-	unknown []string // fields that we do not know
+	unknown []string        // fields that we do not know
+	amounts map[string]bool // those of them that are amounts
 }
 
 // NewCodecs parses the committed schemas. The ids are unknown until Register or AssignLocal.
@@ -134,6 +135,30 @@ func (c *Codecs) Append(dst []byte, topic string, v any) ([]byte, error) {
 	}
 	return out, nil
 }
+
+// Original is an encoded body of cat's raw topic without the fields that later versions added and that are absent: the bytes that version 1 had for the same
+// event. What is derived from them (the id of an event that was sent without one) is the same before, during and after an upgrade.
+func Original(cat event.Category, body []byte) []byte {
+	for range laterFields[cat] {
+		if n := len(body); n == 0 || body[n-1] != 0 {
+			break
+		}
+		body = body[:len(body)-1]
+	}
+	return body
+}
+
+// laterFields is how many fields version 1 of each raw topic did not have. They are the last ones, nullable, and absent they are one zero byte each.
+var laterFields = func() (n [7]int) {
+	for _, c := range event.Categories() {
+		for _, f := range EventFields(c, FromProducer) {
+			if f.Since > 1 {
+				n[c]++
+			}
+		}
+	}
+	return n
+}()
 
 func (s *subject) header(dst []byte) []byte {
 	return binary.BigEndian.AppendUint32(append(dst, 0), s.id)
@@ -252,8 +277,12 @@ func (c *Codecs) decodeForeign(ctx context.Context, topic string, id uint32, bod
 		}
 	}
 	for _, name := range f.unknown {
-		if all[name] != nil {
-			props[name] = all[name]
+		v := all[name]
+		if micros, ok := v.(int64); ok && f.amounts[name] {
+			v = json.Number(event.FormatAmount(micros)) // as the producer sent it
+		}
+		if v != nil {
+			props[name] = v
 		}
 	}
 	text, err := json.Marshal(props)
@@ -273,7 +302,7 @@ func (c *Codecs) writer(ctx context.Context, topic string, id uint32) (*foreign,
 		return f, nil
 	}
 	sub := c.subjects[topic]
-	f = &foreign{}
+	f = &foreign{amounts: map[string]bool{}}
 	if v, ok := sub.byID[id]; ok {
 		f.schema = sub.olds[v]
 	} else {
@@ -301,10 +330,26 @@ func (c *Codecs) writer(ctx context.Context, topic string, id uint32) (*foreign,
 	for _, one := range root.Fields {
 		if !known[one.Name] {
 			f.unknown = append(f.unknown, one.Name)
+			if isAmount(&one.Type) {
+				f.amounts[one.Name] = true
+			}
 		}
 	}
 	c.mu.Lock()
 	c.foreign[id] = f
 	c.mu.Unlock()
 	return f, nil
+}
+
+// isAmount says whether a field's type is that of an amount, nullable or not.
+func isAmount(t *avro.SchemaNode) bool {
+	if t.Props["millrace"] == "micros" {
+		return true
+	}
+	for i := range t.Branches {
+		if isAmount(&t.Branches[i]) {
+			return true
+		}
+	}
+	return false
 }

@@ -135,6 +135,9 @@ var eventFields = []Field{
 	{Name: "variant_id", Type: String, Null: true, Cats: exposures, Doc: "variant shown"},
 	{Name: "hash_attribute", Type: String, Null: true, Cats: exposures, Doc: "attribute that assignment went by"},
 	{Name: "previous_id", Type: String, Null: true, Cats: identity, Doc: "id the visitor was known by before"},
+
+	{Name: "discount", Type: Amount, Null: true, Cats: purchases, Since: 2, Doc: "discount of the whole order; negative for refund"},
+	{Name: "total", Type: Amount, Null: true, Cats: purchases, Since: 2, Doc: "what was paid, tax and shipping included; negative for refund"},
 }
 
 // itemFields are the fields of an item, in Avro's order.
@@ -231,6 +234,15 @@ var partialFields = []Field{
 	{Name: "visitors_sketch", Type: Blob},
 }
 
+var erasureFields = []Field{
+	{Name: "request_id", Type: String, Doc: "request of the erasure"},
+	{Name: "part", Type: Int, Doc: "0, 1, ... of a request with many subjects"},
+	{Name: "requested_at", Type: Timestamp},
+	{Name: "cut", Type: String, Doc: "JSON: end offsets of each raw topic, by partition; rows below them are erased"},
+	{Name: "key", Type: String, Doc: "id of the key of the digests"},
+	{Name: "subjects", Type: StringList, Doc: "digests of tenant, kind and id under a secret key, hex"},
+}
+
 // Subject is one topic's value schema.
 type Subject struct {
 	Topic  string
@@ -254,6 +266,7 @@ func Subjects() []Subject {
 		Subject{event.TopicLedger, "event_ledger", ledgerFields},
 		Subject{event.TopicKPILate, "kpi_late", lateFields},
 		Subject{event.TopicKPIPartial, "kpi_partial", partialFields},
+		Subject{event.TopicErasures, "erasures", erasureFields},
 	)
 }
 

@@ -83,6 +83,8 @@ func commerce(b *builder, name string, props members, currency string) {
 	case event.Purchase:
 		b.num("tax", props.text("tax"))
 		b.num("shipping", props.text("shipping"))
+		b.num("discount", props.text("discount"))
+		b.num("total", props.text("total"))
 		b.str("affiliation", props.text("affiliation"))
 		checkout(b, props)
 	case event.Cart:

@@ -144,6 +144,7 @@ func TestEveryFieldWithEveryWrongTypeFailsWithItsPath(t *testing.T) {
 		kindText: text, kindCardPrint: text, kindIP: text, kindDevice: text, kindCountry: text,
 		kindID: {"string", "number", "fraction"}, kindAmount: {"number", "fraction"}, kindInteger: {"number"}, kindQuantity: {"number"}, kindVersion: {"number"},
 		kindTime: {"number", "fraction"}, kindObject: {"object"}, kindAny: {"object"},
+		kindSum:   {"string", "number", "fraction", "bool", "array", "object", "long", "control"}, // what is no amount is a property
 		kindItems: {}, kindCurrency: {}, kindCard: {}, kindBIN: {}, kindLast4: {}, kindName: {"string"},
 	}
 	wrap := map[string]func(member string) string{
@@ -204,6 +205,30 @@ func TestEveryFieldWithEveryWrongTypeFailsWithItsPath(t *testing.T) {
 	visit(native.item)
 	if n < 500 {
 		t.Fatalf("only %d cases", n)
+	}
+}
+
+func TestDiscountAndTotalAreColumnsOfOrdersAndRefuseNothing(t *testing.T) {
+	for _, c := range []struct{ what, text, discount, total, properties string }{
+		{"amounts", `{"name":"purchase","discount":"1.50","total":27.4}`, "1500000", "27400000", ""},
+		{"amounts before the name", `{"discount":1.5,"total":"27.4","name":"purchase"}`, "1500000", "27400000", ""},
+		{"a refund's are negative", `{"name":"refund","discount":1,"total":"-20"}`, "-1000000", "-20000000", ""},
+		{"null is absent", `{"name":"purchase","discount":null,"total":null}`, "none", "none", ""},
+		{"text, as version 1 took it", `{"name":"purchase","total":"$27.50","discount":"10%"}`, "none", "none", `{"total":"$27.50","discount":"10%"}`},
+		{"more decimals than money has", `{"name":"purchase","total":27.1234567}`, "none", "none", `{"total":27.1234567}`},
+		{"below nothing", `{"name":"purchase","total":-1,"discount":"-0.5"}`, "none", "none", `{"total":-1,"discount":"-0.5"}`},
+		{"an object", `{"name":"purchase","discount":{"code":"X","percent":10},"properties":{"a":1}}`, "none", "none", `{"a":1,"discount":{"code":"X","percent":10}}`},
+		{"another category", `{"name":"begin_checkout","total":27.5}`, "none", "none", `{"total":27.5}`},
+		{"a custom event", `{"name":"quiz","total":"many"}`, "none", "none", `{"total":"many"}`},
+	} {
+		e, fail := decode(t, c.text)
+		if fail != nil {
+			t.Errorf("%s: %v", c.what, fail)
+			continue
+		}
+		if micros(e.Discount) != c.discount || micros(e.Total) != c.total || e.Properties != c.properties {
+			t.Errorf("%s: discount %s, total %s, properties %s", c.what, micros(e.Discount), micros(e.Total), e.Properties)
+		}
 	}
 }
 

@@ -29,6 +29,7 @@ const (
 	kindLast4                 // last digits of a card
 	kindIP                    // address
 	kindQuantity              // whole number, 0 or more
+	kindSum                   // exact money if it is that, else a property: fields that came later refuse nothing that used to be accepted
 )
 
 // target is what a member is written to.
@@ -228,6 +229,8 @@ func newLayout() *layout {
 		str("affiliation", kindText, func(t *target) *string { return &t.e.Affiliation }, onOrders...),
 		num("tax", kindAmount, func(t *target) **int64 { return &t.e.Tax }, onOrders...),
 		num("shipping", kindAmount, func(t *target) **int64 { return &t.e.Shipping }, onOrders...),
+		num("discount", kindSum, func(t *target) **int64 { return &t.e.Discount }, onOrders...),
+		num("total", kindSum, func(t *target) **int64 { return &t.e.Total }, onOrders...),
 		str("item_id", kindID, func(t *target) *string { return &t.e.ItemID }, onStock...),
 		str("warehouse_id", kindID, func(t *target) *string { return &t.e.WarehouseID }, onStock...),
 		num("quantity_delta", kindInteger, func(t *target) **int64 { return &t.e.QuantityDelta }, onStock...),

@@ -50,14 +50,14 @@ func (d *Decoder) finish() error {
 	return nil
 }
 
-// money holds the rules of amounts: negative for refunds only, whose value, tax and shipping are negative whatever was sent; and never without a currency.
+// money holds the rules of amounts: negative for refunds only, whose amounts are negative whatever was sent; and never without a currency.
 func (d *Decoder) money() error {
 	e := d.t.e
 	refund := e.Name == event.NameRefund
 	for _, one := range [...]struct {
 		name string
 		v    *int64
-	}{{"value", e.Value}, {"tax", e.Tax}, {"shipping", e.Shipping}} {
+	}{{"value", e.Value}, {"tax", e.Tax}, {"shipping", e.Shipping}, {"discount", e.Discount}, {"total", e.Total}} { // the last two are not negative: see sum
 		if one.v == nil {
 			continue
 		}

@@ -14,7 +14,7 @@ import (
 // ga4Commerce are the parameters that are members of native events under the same name.
 var ga4Commerce = []string{
 	"currency", "value", "transaction_id", "items", "tax", "shipping", "coupon", "affiliation", "shipping_tier", "payment_type", "item_list_id", "item_list_name",
-	"promotion_id", "promotion_name", "creative_name", "creative_slot", "search_term", "experiment_id", "variant_id",
+	"promotion_id", "promotion_name", "creative_name", "creative_slot", "search_term", "experiment_id", "variant_id", "discount", "total",
 }
 
 var eventsMember = regexp.MustCompile(`"events"\s*:\s*\[`)

@@ -92,7 +92,7 @@ func TestTheValueIsMerchandiseRevenue(t *testing.T) {
 		}
 	}
 	e := single(t, translateSegment, "/v1/track", track("Order Completed", `{"revenue":25,"subtotal":22.5,"total":30,"tax":"2.00","shipping":3,"discount":1.5,"currency":"EUR","order_id":17}`))
-	if micros(e.Tax) != "2000000" || micros(e.Shipping) != "3000000" || property(t, e, "total") != "30" || property(t, e, "discount") != "1.5" || property(t, e, "subtotal") != "22.5" || e.OrderID != "17" {
+	if micros(e.Tax) != "2000000" || micros(e.Shipping) != "3000000" || micros(e.Total) != "30000000" || micros(e.Discount) != "1500000" || property(t, e, "subtotal") != "22.5" || e.OrderID != "17" {
 		t.Errorf("%+v %s", e, e.Properties)
 	}
 	for props, want := range map[string]string{`{"revenue":"lots","currency":"EUR"}`: "bad_amount", `{"revenue":0.1234567,"currency":"EUR"}`: "bad_amount", `{"revenue":1,"currency":"points"}`: "schema"} {

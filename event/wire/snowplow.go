@@ -284,7 +284,7 @@ func (s *snowplow) transaction(ms members) {
 	}
 	if total := ms.text("tr_tt"); total != "" { // there is no amount for the goods alone
 		b.num("value", total)
-		b.prop("total", numeral(total))
+		b.num("total", total)
 	}
 	b.num("tax", ms.text("tr_tx"))
 	b.num("shipping", ms.text("tr_sh"))

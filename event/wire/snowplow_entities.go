@@ -254,9 +254,7 @@ func action(b *builder, data members, es *entities) {
 		b.num("tax", order.text("tax"))
 		b.num("shipping", order.text("shipping"))
 		b.str("coupon", order.text("discount_code"))
-		if discount := order.take("discount_amount"); discount != nil {
-			b.prop("discount", discount)
-		}
+		b.num("discount", order.text("discount_amount"))
 	}
 	b.num("value", refund.text("refund_amount"))
 	method := order.text("payment_method")

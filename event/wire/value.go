@@ -45,8 +45,26 @@ func (d *Decoder) value(o *object, f *field, j *jx.Decoder) error {
 		}
 		d.props = raw
 		return nil
+	case kindSum:
+		raw, err := j.Raw()
+		if err != nil {
+			return err
+		}
+		return d.sum(o, f, raw)
 	}
 	return d.scalar(o, f, j, typ)
+}
+
+// sum reads an amount of a field that version 1 of the schemas did not have: then any value was a property, so what is no amount, or is negative without being a
+// refund's, still is.
+func (d *Decoder) sum(o *object, f *field, raw []byte) error {
+	if text, ok := textOf(raw); ok {
+		if v, err := event.ParseAmount(text); err == nil && (v >= 0 || d.t.e.Name == event.NameRefund) {
+			*f.num(&d.t) = d.number(v)
+			return nil
+		}
+	}
+	return d.keep(o, f.name, raw)
 }
 
 // scalar reads a string, or a number by its digits.

@@ -125,6 +125,13 @@ func (a *app) examine(ctx context.Context) []finding {
 		_, err = cat.Tables(ctx)
 		return errors.Join(err, cat.Close())
 	})
+	check("iceberg warehouse", cfg.Iceberg.Warehouse, func(ctx context.Context) error {
+		cat, err := lakehouse.Open(ctx, cfg.Iceberg)
+		if err != nil {
+			return err
+		}
+		return errors.Join(cat.CheckStore(ctx), cat.Close())
+	})
 	if e, err := workers.LoadEndpoints(cfg.Data); err == nil {
 		check("gateway", e.Gateway, func(ctx context.Context) error { return get(ctx, e.Gateway+"/readyz") })
 		check("temporal ui", e.Temporal.UI, func(ctx context.Context) error { return get(ctx, e.Temporal.UI) })

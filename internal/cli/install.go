@@ -3,6 +3,7 @@ package cli
 import (
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -16,7 +17,7 @@ func (a *app) install() *cobra.Command {
 	return &cobra.Command{
 		Use:       "install [" + strings.Join(embedded.Installables(), "|") + "]...",
 		Short:     "Bring the embedded servers into the cache ahead of their first start",
-		ValidArgs: embedded.Installables(),
+		ValidArgs: slices.Concat(embedded.Installables(), embedded.TestTools()),
 		Args:      cobra.OnlyValidArgs,
 		RunE: func(c *cobra.Command, args []string) error {
 			started := time.Now()

@@ -15,6 +15,8 @@ import (
 	"millrace/internal/embedded"
 	"millrace/internal/embedded/install"
 	"millrace/internal/embedded/supervisor"
+	"millrace/internal/fault"
+	"millrace/lakehouse"
 	"millrace/workers"
 )
 
@@ -31,14 +33,17 @@ type platform struct {
 	saving   sync.Mutex
 }
 
-func startPlatform(ctx context.Context, cfg workers.Config, broker string, log *slog.Logger, progress install.Progress) (*platform, error) {
+func startPlatform(ctx context.Context, cfg workers.Config, broker string, emulator bool, log *slog.Logger, progress install.Progress) (*platform, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("finding this program's own file: %w", err)
 	}
+	if err := lakeOf(cfg).Validate(); err != nil { // else every role would say so, again and again
+		return nil, fault.New("MR-ICE-001", fmt.Errorf("iceberg: %w", err))
+	}
 	p := &platform{cfg: cfg, self: self, admin: map[string]int{}}
 	p.Platform, err = embedded.Start(ctx, embedded.Options{
-		DataDir: cfg.Data, Broker: broker, Self: self, Log: log, Progress: progress,
+		DataDir: cfg.Data, Broker: broker, BigQuery: emulator, Self: self, Log: log, Progress: progress,
 		Kafka: strings.Join(cfg.Kafka.Brokers, ","), ClickHouse: strings.Join(cfg.ClickHouse.Addr, ","), Redis: strings.Join(cfg.Redis.Addr, ","), Temporal: cfg.Temporal.Address,
 	})
 	if err != nil {
@@ -129,6 +134,10 @@ func (p *platform) command(role string) (embedded.Command, error) {
 	if kind == embedded.BrokerKfake {
 		env["kafka.compaction"] = "false"
 	}
+	if e.BigQuery.Endpoint != "" {
+		env["bigquery.project"], env["bigquery.dataset"], env["bigquery.endpoint"], env["bigquery.grpc_endpoint"] = e.BigQuery.Project, e.BigQuery.Dataset, e.BigQuery.Endpoint, e.BigQuery.GRPC
+		env["bigquery.min_interval"] = "10s" // it counts no changes
+	}
 	switch role {
 	case "gateway":
 		env["gateway.listen"] = fmt.Sprintf("127.0.0.1:%d", p.gateway)
@@ -179,16 +188,16 @@ func (p *platform) endpoints(s embedded.Endpoints) workers.Endpoints {
 		SchemaRegistry: c.SchemaRegistry.URL,
 		Redis:          s.Redis,
 		ClickHouse:     workers.ClickHouseEndpoint{HTTP: s.ClickHouse.HTTP, Native: s.ClickHouse.Native, User: s.ClickHouse.User, Password: s.ClickHouse.Password, Database: s.ClickHouse.Database},
-		Iceberg: workers.IcebergEndpoint{
-			CatalogURI: c.Iceberg.CatalogURI, CatalogName: c.Iceberg.CatalogName, Warehouse: c.Iceberg.Warehouse,
-			Namespace: c.Iceberg.Namespace,
-		},
-		BigQuery: workers.BigQueryEndpoint{Dataset: "millrace"},
-		Temporal: workers.TemporalEndpoint{Address: s.Temporal.Address, Namespace: s.Temporal.Namespace, UI: s.Temporal.UI},
-		PIDs:     map[string]int{},
+		Iceberg:        workers.IcebergEndpointOf(lakeOf(c)),
+		BigQuery:       workers.BigQueryEndpoint{Endpoint: s.BigQuery.Endpoint, GRPC: s.BigQuery.GRPC, Project: s.BigQuery.Project, Dataset: c.BigQuery.Dataset},
+		Temporal:       workers.TemporalEndpoint{Address: s.Temporal.Address, Namespace: s.Temporal.Namespace, UI: s.Temporal.UI},
+		PIDs:           map[string]int{},
 	}
 	if e.SchemaRegistry == "" {
 		e.SchemaRegistry = fmt.Sprintf("http://127.0.0.1:%d", p.registry)
+	}
+	if c.BigQuery.Enabled() {
+		e.BigQuery = workers.BigQueryEndpoint{Endpoint: c.BigQuery.Endpoint, GRPC: c.BigQuery.GRPCEndpoint, Project: c.BigQuery.Project, Dataset: c.BigQuery.Dataset}
 	}
 	if c.Temporal.Address != "" {
 		e.Temporal = workers.TemporalEndpoint{Address: c.Temporal.Address, Namespace: c.Temporal.Namespace, UI: c.Temporal.UI}
@@ -196,12 +205,19 @@ func (p *platform) endpoints(s embedded.Endpoints) workers.Endpoints {
 	if e.ClickHouse.User == "" {
 		e.ClickHouse.User, e.ClickHouse.Password, e.ClickHouse.Database = c.ClickHouse.User, c.ClickHouse.Password, c.ClickHouse.Database
 	}
-	if e.Iceberg.CatalogURI == "" {
-		dir := filepath.Join(c.Data, "iceberg")
-		e.Iceberg.CatalogURI = "sqlite:///" + filepath.Join(dir, "catalog.db")
-		e.Iceberg.Warehouse = (&url.URL{Scheme: "file", Path: filepath.Join(dir, "warehouse")}).String()
-	}
 	return e
+}
+
+// lakeOf is the configured lakehouse; what is not configured of its catalog and warehouse is in the data directory.
+func lakeOf(c workers.Config) lakehouse.Config {
+	lake, dir := c.Iceberg, filepath.Join(c.Data, "iceberg")
+	if lake.CatalogURI == "" {
+		lake.CatalogURI = "sqlite:///" + filepath.Join(dir, "catalog.db")
+	}
+	if lake.Warehouse == "" {
+		lake.Warehouse = (&url.URL{Scheme: "file", Path: filepath.Join(dir, "warehouse")}).String()
+	}
+	return lake
 }
 
 // save writes endpoints.json as things are now.

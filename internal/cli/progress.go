@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
@@ -17,9 +18,29 @@ type runBar struct {
 
 func newRunBar(w io.Writer) *runBar { return &runBar{w: w, live: terminal(w)} }
 
+// progress is what the query "progress" answers: MaintainTable's, or that of every other workflow.
+type progress struct {
+	name.MaintainProgress
+	ID      string `json:"id"`
+	Waiting string `json:"waiting"`
+	Done    int64  `json:"done"`
+	Total   int64  `json:"total"`
+	text    json.RawMessage
+}
+
+// UnmarshalJSON keeps the text too.
+func (p *progress) UnmarshalJSON(b []byte) error {
+	type plain progress // without this method
+	if err := json.Unmarshal(b, (*plain)(p)); err != nil {
+		return fmt.Errorf("reading a progress: %w", err)
+	}
+	p.text = append(json.RawMessage(nil), b...)
+	return nil
+}
+
 const barWidth = 30
 
-func (b *runBar) show(p name.MaintainProgress) {
+func (b *runBar) show(p progress) {
 	line := progressLine(p)
 	if b.live {
 		_, _ = fmt.Fprintf(b.w, "\r\x1b[2K[%s] %s", filled(p), line) // progress
@@ -36,22 +57,34 @@ func (b *runBar) end() {
 	}
 }
 
-func filled(p name.MaintainProgress) string {
+func filled(p progress) string {
 	n := 0
 	switch {
 	case p.Phase == name.Done:
 		n = barWidth
 	case p.Bytes > 0:
 		n = int(int64(barWidth) * min(p.BytesDone, p.Bytes) / p.Bytes)
+	case p.Total > 0:
+		n = int(int64(barWidth) * min(p.Done, p.Total) / p.Total)
 	}
 	return strings.Repeat("#", n) + strings.Repeat(".", barWidth-n)
 }
 
-func progressLine(p name.MaintainProgress) string {
+func progressLine(p progress) string {
 	var s strings.Builder
-	fmt.Fprintf(&s, "%s: %s", p.Table, p.Phase)
+	what := p.Table
+	if what == "" {
+		what = p.ID
+	}
+	fmt.Fprintf(&s, "%s: %s", what, p.Phase)
 	if p.Paused {
 		s.WriteString(", paused")
+	}
+	if p.Total > 0 && !p.Finished() {
+		fmt.Fprintf(&s, ", %d of %d", p.Done, p.Total)
+	}
+	if p.Waiting != "" {
+		fmt.Fprintf(&s, ", waits: %s", p.Waiting)
 	}
 	if p.Groups > 0 {
 		fmt.Fprintf(&s, ", %d of %d groups, %s of %s, %d of %d rows", p.GroupsDone, p.Groups, bytes(p.BytesDone), bytes(p.Bytes), p.RowsDone, p.Rows)

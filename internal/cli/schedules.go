@@ -36,7 +36,7 @@ func (a *app) schedules() *cobra.Command {
 func (a *app) schedulesApply() *cobra.Command {
 	c := &cobra.Command{
 		Use: "apply", Short: "Bring the schedules in Temporal to those of the configuration", Args: cobra.NoArgs,
-		Long: "Bring the schedules in Temporal to those of the configuration (batch.maintain_every). The batch role does so on every start. Whether a schedule is paused stays as it is.",
+		Long: "Bring the schedules in Temporal to those of the configuration (batch.maintain_every, batch.nightly_every and the others ending in every). The batch role does so on every start. Whether a schedule is paused stays as it is.",
 		RunE: func(c *cobra.Command, _ []string) error {
 			cl, cfg, err := a.temporal(c.Context())
 			if err != nil {
@@ -108,6 +108,7 @@ func (a *app) scheduleDo(use, short string, do func(context.Context, client.Sche
 			for _, t := range lakehouse.StreamTables() {
 				out = append(out, name.MaintainID(t))
 			}
+			out = append(out, name.NightlySchedule)
 			return out, cobra.ShellCompDirectiveNoFileComp
 		},
 		RunE: func(c *cobra.Command, args []string) error {

@@ -36,11 +36,15 @@ const (
 	gentleRate = 2
 )
 
+// bigQueryEmulator is the one kind of BigQuery that up starts.
+const bigQueryEmulator = "emulator"
+
 type upFlags struct {
 	noSimulate bool
 	rate       float64
 	forTime    time.Duration
 	broker     string
+	bigQuery   string
 	detach     bool
 	gentle     bool // nobody chose the rate: what is still being built comes before the traffic
 }
@@ -68,6 +72,8 @@ there again at the next start. A server whose address is configured is used inst
 	c.Flags().DurationVar(&f.forTime, "for", 0, "stop the simulated traffic after this time (0: never)")
 	c.Flags().StringVar(&f.broker, "broker", embedded.BrokerAuto, "auto (Apache Kafka where Java can be had, else kfake), apache or kfake")
 	c.Flags().BoolVar(&f.detach, "detach", false, "return when everything is healthy and leave the platform running")
+	c.Flags().StringVar(&f.bigQuery, "bigquery", "", "emulator: start a stand-in for BigQuery too (it needs Python 3.13 or 3.14), and load into it what is published")
+	_ = c.RegisterFlagCompletionFunc("bigquery", cobra.FixedCompletions([]string{bigQueryEmulator}, cobra.ShellCompDirectiveNoFileComp))                                               // the flag exists
 	_ = c.RegisterFlagCompletionFunc("broker", cobra.FixedCompletions([]string{embedded.BrokerAuto, embedded.BrokerApache, embedded.BrokerKfake}, cobra.ShellCompDirectiveNoFileComp)) // the flag exists
 	return c
 }
@@ -75,6 +81,9 @@ there again at the next start. A server whose address is configured is used inst
 func (a *app) runUp(ctx context.Context, f upFlags) (err error) {
 	if f.broker != embedded.BrokerAuto && f.broker != embedded.BrokerApache && f.broker != embedded.BrokerKfake {
 		return fault.Newf("MR-CLI-001", "--broker %s: is not auto, apache or kfake", f.broker)
+	}
+	if f.bigQuery != "" && f.bigQuery != bigQueryEmulator {
+		return fault.Newf("MR-CLI-001", "--bigquery %s: is not emulator; a project is configured as bigquery.project", f.bigQuery)
 	}
 	if f.rate < 0 {
 		return fault.Newf("MR-CLI-001", "--rate %g: is below 0", f.rate)
@@ -92,7 +101,10 @@ func (a *app) runUp(ctx context.Context, f upFlags) (err error) {
 	}
 	defer func() { _ = logFile.Close() }() // only logs
 	log := slog.New(slog.NewJSONHandler(logFile, nil))
-	p, err := startPlatform(ctx, cfg, f.broker, log, nil)
+	if f.bigQuery == bigQueryEmulator && cfg.BigQuery.Enabled() {
+		return fault.Newf("MR-CLI-001", "--bigquery emulator: bigquery.project is configured, as %s", cfg.BigQuery.Project)
+	}
+	p, err := startPlatform(ctx, cfg, f.broker, f.bigQuery == bigQueryEmulator, log, nil)
 	if err != nil {
 		return err
 	}
@@ -225,11 +237,15 @@ func (a *app) printAddresses(e workers.Endpoints, data string, took time.Duratio
 		{"redis", e.Redis},
 		{"iceberg", e.Iceberg.Warehouse},
 		{"temporal ui", ui},
+		{"bigquery", e.BigQuery.Endpoint},
 		{"all of it", workers.EndpointsFile(data)},
 	}
 	w := a.out
 	_, _ = fmt.Fprintf(w, "\nMillrace is up (%.1f s).\n\n", took.Seconds()) // a closed stdout ends nothing
 	for _, r := range rows {
+		if r[1] == "" { // there is none
+			continue
+		}
 		_, _ = fmt.Fprintf(w, "  %-16s %s\n", r[0], r[1]) // a closed stdout ends nothing
 	}
 	_, _ = fmt.Fprintf(w, "\nTry: curl -s %s/v1/events -H 'Authorization: Bearer %s' -d '{\"name\":\"page_view\",\"visitor_id\":\"me\"}'\n"+ // a closed stdout ends nothing

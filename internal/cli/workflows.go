@@ -34,7 +34,8 @@ func (a *app) workflows() *cobra.Command {
 	c := &cobra.Command{Use: "workflows", Aliases: []string{"workflow", "wf"}, Short: "Start, watch, pause and resume workflows on Temporal"}
 	c.AddCommand(a.workflowsStart(), a.workflowsList(), a.workflowsShow(), a.workflowsProgress(),
 		a.workflowsUpdate(name.Pause, "Start nothing more of a running workflow; what runs is finished"),
-		a.workflowsUpdate(name.Resume, "Go on with a paused workflow"))
+		a.workflowsUpdate(name.Resume, "Go on with a paused workflow"),
+		a.workflowsUpdate(name.Approve, "Let a workflow go on that waits for a decision"))
 	return c
 }
 
@@ -216,8 +217,8 @@ func reason(err error) error {
 	return err
 }
 
-func progressOf(ctx context.Context, cl client.Client, id, run string) (name.MaintainProgress, error) {
-	var p name.MaintainProgress
+func progressOf(ctx context.Context, cl client.Client, id, run string) (progress, error) {
+	var p progress
 	ctx, cancel := context.WithTimeout(ctx, temporalWait)
 	defer cancel()
 	v, err := cl.QueryWorkflow(ctx, id, run, name.Progress)
@@ -261,7 +262,7 @@ func (a *app) workflowsProgress() *cobra.Command {
 				return err
 			}
 			if a.output == "json" {
-				return a.json(p)
+				return a.json(p.text)
 			}
 			if !terminal(a.out) {
 				_, err := fmt.Fprintln(a.out, progressLine(p))
@@ -289,7 +290,8 @@ func (a *app) workflowsProgress() *cobra.Command {
 }
 
 func (a *app) workflowsUpdate(update, short string) *cobra.Command {
-	return &cobra.Command{
+	var approval name.Approval
+	c := &cobra.Command{
 		Use: update + " ID", Short: short, Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeIDs,
 		RunE: func(c *cobra.Command, args []string) error {
 			cl, _, err := a.temporal(c.Context())
@@ -299,8 +301,15 @@ func (a *app) workflowsUpdate(update, short string) *cobra.Command {
 			defer cl.Close()
 			ctx, cancel := context.WithTimeout(c.Context(), temporalWait)
 			defer cancel()
-			h, err := cl.UpdateWorkflow(ctx, client.UpdateWorkflowOptions{WorkflowID: args[0], UpdateName: update, WaitForStage: client.WorkflowUpdateStageCompleted})
-			var p name.MaintainProgress
+			o := client.UpdateWorkflowOptions{WorkflowID: args[0], UpdateName: update, WaitForStage: client.WorkflowUpdateStageCompleted}
+			if update == name.Approve {
+				if err := approval.Validate(); err != nil {
+					return fault.New("MR-CLI-007", err)
+				}
+				o.Args = []any{approval}
+			}
+			h, err := cl.UpdateWorkflow(ctx, o)
+			var p progress
 			if err == nil {
 				err = h.Get(ctx, &p)
 			}
@@ -321,6 +330,11 @@ func (a *app) workflowsUpdate(update, short string) *cobra.Command {
 			return err
 		},
 	}
+	if update == name.Approve {
+		c.Flags().StringVar(&approval.Reason, "reason", "", "why; kept with the run")
+		c.Flags().StringVar(&approval.By, "by", "", "who decided, as a role")
+	}
+	return c
 }
 
 // completeIDs completes with the workflows that run.

@@ -7,6 +7,7 @@ type Endpoints struct {
 	ClickHouse ClickHouse
 	Redis      string // host:port
 	Temporal   Temporal
+	BigQuery   BigQuery
 }
 
 // Temporal is where a Temporal server is.

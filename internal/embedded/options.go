@@ -18,6 +18,7 @@ import (
 const (
 	platformID   fault.ID = "MR-EMB-006"
 	brokerKindID fault.ID = "MR-EMB-011"
+	noPythonID   fault.ID = "MR-EMB-013"
 )
 
 // The names of the servers that a platform starts.
@@ -26,6 +27,7 @@ const (
 	ClickHouseChild = "clickhouse"
 	RedisChild      = "redis"
 	TemporalChild   = "temporal"
+	BigQueryChild   = "bigquery" // only where Options.BigQuery asks for it
 )
 
 // The kinds of broker.
@@ -44,6 +46,8 @@ type Options struct {
 	Self      string // binary that becomes a child through MaybeChild; default this one
 	Log       *slog.Logger
 	Progress  install.Progress // of installations; may be nil
+
+	BigQuery bool // start a BigQuery emulator too
 
 	// An address replaces the child.
 	Kafka, ClickHouse, Redis, Temporal string
@@ -85,7 +89,7 @@ func (o *Options) Validate() error {
 	if kinds := []string{"", BrokerAuto, BrokerApache, BrokerKfake}; !slices.Contains(kinds, o.Broker) {
 		errs = append(errs, fmt.Errorf("Broker is %q, must be one of auto, apache, kfake", o.Broker))
 	}
-	names := []string{KafkaChild, ClickHouseChild, RedisChild, TemporalChild}
+	names := []string{KafkaChild, ClickHouseChild, RedisChild, TemporalChild, BigQueryChild}
 	for _, name := range o.Only {
 		if !slices.Contains(names, name) {
 			errs = append(errs, fmt.Errorf("Only names %q, must be of %s", name, strings.Join(names, ", ")))
@@ -106,6 +110,9 @@ func (o *Options) children() []string {
 		if c.address == "" && (len(o.Only) == 0 || slices.Contains(o.Only, c.name)) {
 			names = append(names, c.name)
 		}
+	}
+	if o.BigQuery && len(o.Only) == 0 || slices.Contains(o.Only, BigQueryChild) {
+		names = append(names, BigQueryChild)
 	}
 	return names
 }

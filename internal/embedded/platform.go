@@ -89,7 +89,7 @@ func (p *Platform) start(ctx context.Context) error {
 		Temporal:   Temporal{Address: p.opts.Temporal, Namespace: temporalNamespace},
 	}
 	makers := map[string]func(context.Context) (Child, error){
-		KafkaChild: p.kafka, ClickHouseChild: p.clickHouse, RedisChild: p.redis, TemporalChild: p.temporal,
+		KafkaChild: p.kafka, ClickHouseChild: p.clickHouse, RedisChild: p.redis, TemporalChild: p.temporal, BigQueryChild: p.bigQuery,
 	}
 	for _, name := range p.opts.children() {
 		child, err := makers[name](ctx)
@@ -126,6 +126,8 @@ func (p *Platform) Running() Endpoints {
 			e.Redis = ""
 		case TemporalChild:
 			e.Temporal = Temporal{}
+		case BigQueryChild:
+			e.BigQuery = BigQuery{}
 		}
 	}
 	return e

@@ -15,6 +15,7 @@ var catalog = [...]Entry{
 	{"MR-EMB-010", "installation failed", "See the reason given. Installing needs the package registries once; afterwards everything comes from the cache folder."},
 	{"MR-EMB-011", "broker of another kind", "This data folder's events are in a broker of the other kind. Use that --broker, or another --data."},
 	{"MR-EMB-012", "source of the Temporal child not found", "Run from the project's checkout, which holds internal/embedded/temporal, or configure the address of a Temporal server."},
+	{"MR-EMB-013", "no Python for the BigQuery emulator", "Install CPython 3.13 or 3.14 with pip (`uv python install 3.13`, `pyenv install 3.13`, or the system's package); or run without `--bigquery emulator`; or configure bigquery.project."},
 
 	// GW: gateway
 	{"MR-GW-001", "gateway's address in use", "End the process that listens there, or configure another gateway.listen."},
@@ -25,6 +26,7 @@ var catalog = [...]Entry{
 	{"MR-EVT-001", "a schema was not accepted by the registry", "Compare the registry's schema with event/schema/avsc; subjects are FULL_TRANSITIVE: only optional fields with defaults may be added."},
 	{"MR-EVT-002", "a record could not be decoded", "The record was not written by this platform, or the topic is corrupt; look at it with its offset, then skip or repair it."},
 	{"MR-EVT-003", "a record names a schema that the registry does not have", "Check that schema_registry points at the registry the producers use."},
+	{"MR-EVT-010", "a property cannot become a column", "The message says what is wrong with category, name or type; `millrace columns list` shows the columns that are promoted, `millrace tables describe TABLE` all of them."},
 
 	// REG: schema registry
 	{"MR-REG-001", "schema registry configuration refused", "Every problem is listed with its field, value and bound; correct the registry section of the configuration."},
@@ -55,13 +57,40 @@ var catalog = [...]Entry{
 	{"MR-CH-007", "the group's note of an unfinished insert cannot be read", "It was written by a newer release. Start that release again."},
 
 	// ICE: lakehouse
-	{"MR-ICE-001", "lakehouse address refused", "Give lakehouse.catalog_uri as sqlite:////absolute/path/catalog.db and lakehouse.warehouse as file:///absolute/path; other catalogs and stores are not supported."},
+	{"MR-ICE-001", "lakehouse address refused", "Every problem of the iceberg section is listed with its key and what to write instead; docs/lakehouse.md has an example for each catalog and store."},
 	{"MR-ICE-002", "a table's columns differ from the schema", "Another program or release changed the table. Compare `millrace tables` with event/schema/ids.json; rename or drop the named column, or use another namespace."},
 	{"MR-ICE-003", "the head of a table does not say what it holds", "Another program committed to the table's main branch without the property millrace.offsets. Roll main back to the last snapshot that has it and repeat the other program's change with the property carried over."},
-	{"MR-ICE-004", "Kafka no longer holds rows that the table lacks", "The named offsets were deleted before they were stored (retention), or the topic was cut off. Restore them or roll the table forward with its offset vector; the sink does not skip rows by itself."},
+	{"MR-ICE-004", "Kafka no longer holds rows that the table lacks", "The named offsets were deleted before they were stored (retention), or the topic was cut off. Restore them; or `millrace lake resume TABLE` names what is lost and, with --skip, carries the table's offsets over it. The sink does not skip rows by itself."},
 	{"MR-ICE-005", "a table was fed from another topic of the same name", "The topic was deleted and created again, so its offsets mean other rows. Point the platform at the old broker, or store the new topic in another namespace."},
+	{"MR-ICE-040", "Iceberg catalog cannot be opened", "Check iceberg.catalog_uri, and that the catalog answers from here with the user, password or token that is set; `millrace doctor` tries it."},
+	{"MR-ICE-041", "warehouse cannot be reached", "Check iceberg.warehouse and iceberg.store: endpoint, region, credentials, and that the bucket exists and may be read, written and listed; `millrace doctor` tries all of it."},
+	{"MR-ICE-060", "no such ref, snapshot or time of a table", "`millrace lake refs TABLE` and `millrace lake log TABLE` show what there is. Snapshots that no branch, tag or lease names expire by the table's policy (`millrace tables describe`)."},
+	{"MR-ICE-061", "published is ahead of where main would go", "Roll back to published or a later snapshot, or give --with-published: readers of published then lose rows they have seen, and the table publications says why."},
+	{"MR-ICE-062", "a table was not published", "A critical check failed; published stays where it was. `millrace lake publications TABLE` shows all numbers. Mend the table (`millrace workflows start Reconcile`, quarantine or rollback) and publish again; or accept it: `millrace lake approve TABLE --reason …`."},
+	{"MR-ICE-063", "a filter or a list of columns cannot be used", "A filter is COLUMN OP LITERAL, joined by AND: = != < <= > >= IN (…) LIKE 'prefix%' IS NULL, IS NOT NULL; texts and times stand in single quotes. `millrace tables describe TABLE` lists the columns."},
+	{"MR-ICE-064", "a rollback, release or resumption was refused", "The message says why; nothing has changed. `millrace lake log TABLE` shows what main is made of, --dry-run what a command would do."},
+
+	// BQ: BigQuery
+	{"MR-BQ-001", "BigQuery cannot be reached", "It is tried again by itself for a while. If it lasts, look at the endpoint, the network, and status.cloud.google.com; the next load goes on where this one ended."},
+	{"MR-BQ-002", "BigQuery refuses us", "Check bigquery.project, the credentials (application default, or bigquery.credentials) and the account's rights: BigQuery Job User on the project, Data Editor on both datasets, billing enabled. docs/bigquery.md lists them."},
+	{"MR-BQ-003", "a quota of BigQuery is used up", "Nothing was changed; load again later (table changes are counted by the day). Raise bigquery.min_interval, or the project's quota."},
+	{"MR-BQ-004", "a table of BigQuery does not fit the lake's", "Columns that may be null are added by themselves; a type is never changed, since rows would lose something. Rename or drop the named column in BigQuery, or load into another bigquery.dataset."},
+	{"MR-BQ-005", "a job would bill more than it may", "Nothing was run. Raise bigquery.max_bytes_billed, or load a smaller range."},
+	{"MR-BQ-006", "too many days for BigQuery", "A job takes 4,000 days, a table 10,000. Load a smaller range with `millrace bigquery load --to`, or remove old days from the lake."},
+	{"MR-BQ-007", "range refused", "`millrace bigquery status` shows where each table ends. Leave from and to away to load what is published."},
+	{"MR-BQ-008", "the table in BigQuery is not the one that was loaded", "Somebody made it anew, or changed its position. To load it from the beginning drop the table position_NAME in the work dataset; days that are there are replaced."},
+	{"MR-BQ-009", "staged rows differ from the lake's", "Three times the rows that BigQuery had taken were not those of the range: nothing became visible. Something else writes to the work dataset, or files of the lake change; `millrace bigquery load` tries again."},
+	{"MR-BQ-010", "a job of BigQuery failed", "The job's id and its answer are shown; `bq show -j ID` has more. The next load uses another id."},
+	{"MR-BQ-011", "BigQuery differs from the lake", "The days are named. `millrace bigquery load --mend` replaces them; if they differ again, somebody else changes the table."},
 
 	// RED: Redis
+
+	// ERA: erasure of persons
+	{"MR-ERA-001", "the ledger of erasures has another key", "Every process that reads the ledger needs the same subject.key: set erasure.dir of all to one folder, or copy the file there from the machine that took the first request. Nothing is stored or loaded without it."},
+	{"MR-ERA-002", "a key of erasures cannot be used", "Restore the named file in erasure.dir from a copy (32 bytes in base64, mode 0600). With a new subject.key nobody who was erased before is kept away any more."},
+	{"MR-ERA-003", "subjects refused", "Every subject that is wrong is listed: a line is visitor:ID or user:ID, an id has at most 128 bytes."},
+	{"MR-ERA-004", "no such request", "`millrace erase status` lists the requests; a certificate is there when the logical state is reached."},
+	{"MR-ERA-005", "the certificate is not valid", "It was changed, or signed by another platform: compare the key in it with what `millrace erase key` prints there."},
 
 	// API: analytics API
 	{"MR-API-001", "request refused", "Every parameter that is wrong is listed with its bound; /openapi.json describes all of them."},
@@ -72,6 +101,14 @@ var catalog = [...]Entry{
 	{"MR-API-006", "no such path", "The paths are in /openapi.json and docs/API.md."},
 	{"MR-API-007", "method not allowed", "The API only reads: use GET."},
 	{"MR-API-008", "the API failed", "This is a defect: report it with the request and the log line of its time."},
+
+	// TRN: training of recommendations
+	{"MR-TRN-001", "no version of the model is published", "TrainRecommendations publishes one once it is better than popularity; `millrace models list` shows what was trained and why it was not published."},
+	{"MR-TRN-002", "the version cannot be served", "`millrace models show MODEL` lists the versions that are kept. One whose keys Redis has lost is written again by training with \"publish\": \"always\"."},
+
+	// REC: reconciliation
+	{"MR-REC-001", "no place on a topic", "Name an offset as TOPIC/PARTITION@OFFSET, where the topic is raw.* or events.*: `millrace where raw.page/0@1234`."},
+	{"MR-REC-002", "a store differs from the control totals", "The table says by how many rows and how; `millrace query \"SELECT * FROM reconcile_differences FINAL WHERE state != 'repaired'\"` names the offsets. With --repair what can be mended is; what no source holds any more (nosource) stays open until the rows are restored. docs/reconcile.md explains each kind."},
 
 	// SIM: simulate and import
 	{"MR-SIM-001", "options refused", "Every problem is listed with its option, value and bound; run the command with --help."},
@@ -100,4 +137,12 @@ var catalog = [...]Entry{
 	{"MR-CFG-002", "a topic has another number of partitions", "N is one number per platform and is stored with the state. Set kafka.partitions to what the topics have, or start a new topic generation."},
 	{"MR-CFG-003", "a topic is missing", "Create it as docs/operate.md lists it, or let the platform do so with kafka.create_topics: true."},
 	{"MR-CFG-004", "an address cannot be listened on", "Another process has the port: choose another one, or end that process."},
+
+	// NIT: nights, and how Temporal is reached
+	{"MR-NIT-001", "keys of Temporal payloads refused", "temporal.encryption_key_file names a file of mode 0600 with a line a key, id:base64 of 32 bytes (`openssl rand -base64 32`). The first encrypts; older ones stay below it until no history is older than they are."},
+	{"MR-NIT-002", "a Temporal payload cannot be decrypted", "Put the named key back into temporal.encryption_key_file of every process, below the first one; without it the histories that it encrypted cannot be read, and their workflows cannot go on."},
+	{"MR-NIT-003", "credentials of Temporal refused", "Check the files named by temporal.tls and temporal.api_key_file: that they are there, readable and PEM, or for the key one line."},
+	{"MR-NIT-004", "too many nights at once", "Nights run one after the other. Ask for a shorter range, or raise --max if you know how long they take."},
+	{"MR-NIT-005", "range of nights refused", "--from and --to are days such as 2026-10-22, both included; the last is at most yesterday, the first not after it."},
+	{"MR-NIT-006", "nights have no schedule", "Set batch.nightly_every to 24h; the batch role then makes the schedule when it starts, `millrace schedules apply` at once."},
 }

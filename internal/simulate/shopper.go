@@ -169,7 +169,7 @@ func (g *generator) browse(dst []byte, s *shopper) []byte {
 	case d < 190:
 		return g.list(dst, s)
 	case d < 330:
-		s.product, s.looking = g.bestSeller(), true
+		s.product, s.looking = g.choose(s), true
 		dst = g.open(dst, s, selectItem)
 		dst = append(dst, `,"item_list_id":"`...)
 		dst = append(dst, departments[g.catalogue[s.product].category].list...)
@@ -226,6 +226,25 @@ func (g *generator) bestSeller() uint16 {
 	return uint16(u * u * u * float64(len(g.catalogue)))
 }
 
+// setSize is how many products of the catalogue, one after the other, go together: who likes one of a set likes the others.
+const setSize = 4
+
+// choose is the next product that a shopper looks at: often one of the set of the last one looked at or put into the cart, so that recommendations have something to
+// find.
+func (g *generator) choose(s *shopper) uint16 {
+	last := s.product
+	if !s.looking {
+		if s.lines == 0 {
+			return g.bestSeller()
+		}
+		last = s.cart[s.lines-1].product
+	}
+	if !g.r.chance(0.45) {
+		return g.bestSeller()
+	}
+	return min(last/setSize*setSize+uint16(g.r.n(setSize)), uint16(len(g.catalogue)-1))
+}
+
 func (g *generator) page(dst []byte, s *shopper, path, title string) []byte {
 	dst = g.open(dst, s, pageView)
 	return g.closeShopper(dst, s, path, title)
@@ -252,7 +271,7 @@ func (g *generator) list(dst []byte, s *shopper) []byte {
 
 func (g *generator) view(dst []byte, s *shopper) []byte {
 	if !s.looking || g.r.chance(0.6) {
-		s.product, s.looking = g.bestSeller(), true
+		s.product, s.looking = g.choose(s), true
 	}
 	p := &g.catalogue[s.product]
 	dst = g.open(dst, s, viewItem)

@@ -870,6 +870,204 @@ ORDER BY (table_name, run, step);
 CREATE TABLE IF NOT EXISTS maintenance_runs ON CLUSTER shop AS maintenance_runs_local
 ENGINE = Distributed(shop, currentDatabase(), maintenance_runs_local);
 
+CREATE TABLE IF NOT EXISTS erasures_local ON CLUSTER shop (
+    request_id String,
+    part Int32,
+    subject FixedString(32),
+    requested_at DateTime64(6, 'UTC'),
+    cut String CODEC(ZSTD(3)),
+    key LowCardinality(String),
+    version UInt64
+) ENGINE = ReplicatedReplacingMergeTree('/clickhouse/tables/{shard}/{database}/{table}', '{replica}', version)
+ORDER BY (request_id, part, subject);
+
+CREATE TABLE IF NOT EXISTS erasures ON CLUSTER shop AS erasures_local
+ENGINE = Distributed(shop, currentDatabase(), erasures_local);
+
+CREATE TABLE IF NOT EXISTS erasure_subjects_local ON CLUSTER shop (
+    request_id String,
+    tenant LowCardinality(String),
+    kind LowCardinality(String),
+    id String,
+    requested_at DateTime64(6, 'UTC')
+) ENGINE = ReplicatedReplacingMergeTree('/clickhouse/tables/{shard}/{database}/{table}', '{replica}')
+PARTITION BY request_id
+ORDER BY (tenant, kind, id)
+TTL toDateTime(requested_at) + INTERVAL 30 DAY;
+
+CREATE TABLE IF NOT EXISTS erasure_subjects ON CLUSTER shop AS erasure_subjects_local
+ENGINE = Distributed(shop, currentDatabase(), erasure_subjects_local);
+
+CREATE TABLE IF NOT EXISTS erasure_certificates_local ON CLUSTER shop (
+    request_id String,
+    phase LowCardinality(String),
+    issued_at DateTime64(6, 'UTC'),
+    body String CODEC(ZSTD(3)),
+    version UInt64
+) ENGINE = ReplicatedReplacingMergeTree('/clickhouse/tables/{shard}/{database}/{table}', '{replica}', version)
+ORDER BY (request_id, phase);
+
+CREATE TABLE IF NOT EXISTS erasure_certificates ON CLUSTER shop AS erasure_certificates_local
+ENGINE = Distributed(shop, currentDatabase(), erasure_certificates_local);
+
+CREATE TABLE IF NOT EXISTS bigquery_loads_local ON CLUSTER shop (
+    table_name LowCardinality(String),
+    from_snapshot Int64,
+    to_snapshot Int64,
+    revision Int64,
+    job_id String,
+    method LowCardinality(String),
+    outcome LowCardinality(String),
+    reason LowCardinality(String),
+    count Int64,
+    hash_lo Int64,
+    hash_hi Int64,
+    held Int64,
+    parts Int64,
+    bytes Int64,
+    replaced Array(Date),
+    differing Array(Date),
+    vector_from String,
+    vector_to String,
+    run String,
+    started_at DateTime64(6, 'UTC'),
+    finished_at DateTime64(6, 'UTC'),
+    version UInt64
+) ENGINE = ReplicatedReplacingMergeTree('/clickhouse/tables/{shard}/{database}/{table}', '{replica}', version)
+ORDER BY (table_name, revision, from_snapshot, to_snapshot, run);
+
+CREATE TABLE IF NOT EXISTS bigquery_loads ON CLUSTER shop AS bigquery_loads_local
+ENGINE = Distributed(shop, currentDatabase(), bigquery_loads_local);
+
+CREATE TABLE IF NOT EXISTS reconcile_runs_local ON CLUSTER shop (
+    topic LowCardinality(String),
+    hour DateTime64(6, 'UTC'),
+    run String,
+    store LowCardinality(String),
+    outcome LowCardinality(String),
+    expected Int64,
+    found Int64,
+    ranges Int64,
+    missing Int64,
+    duplicate Int64,
+    surplus Int64,
+    changed Int64,
+    unexplained Int64,
+    uncounted Int64,
+    late Int64,
+    erased Int64,
+    refused Int64,
+    repeated Int64,
+    order_copy Int64,
+    repaired Int64,
+    started_at DateTime64(6, 'UTC'),
+    finished_at Nullable(DateTime64(6, 'UTC')),
+    version UInt64
+) ENGINE = ReplicatedReplacingMergeTree('/clickhouse/tables/{shard}/{database}/{table}', '{replica}', version)
+ORDER BY (topic, hour, store, run);
+
+CREATE TABLE IF NOT EXISTS reconcile_runs ON CLUSTER shop AS reconcile_runs_local
+ENGINE = Distributed(shop, currentDatabase(), reconcile_runs_local);
+
+CREATE TABLE IF NOT EXISTS reconcile_differences_local ON CLUSTER shop (
+    topic LowCardinality(String),
+    hour DateTime64(6, 'UTC'),
+    run String,
+    store LowCardinality(String),
+    kind LowCardinality(String),
+    raw_partition Int32,
+    raw_from Int64,
+    raw_to Int64,
+    count Int64,
+    state LowCardinality(String),
+    noted_at DateTime64(6, 'UTC'),
+    version UInt64
+) ENGINE = ReplicatedReplacingMergeTree('/clickhouse/tables/{shard}/{database}/{table}', '{replica}', version)
+ORDER BY (topic, hour, store, kind, raw_partition, raw_from);
+
+CREATE TABLE IF NOT EXISTS reconcile_differences ON CLUSTER shop AS reconcile_differences_local
+ENGINE = Distributed(shop, currentDatabase(), reconcile_differences_local);
+
+CREATE TABLE IF NOT EXISTS publications_local ON CLUSTER shop (
+    table_name LowCardinality(String),
+    run String,
+    day Date,
+    from_snapshot Int64,
+    to_snapshot Int64,
+    outcome LowCardinality(String),
+    rows Int64,
+    checks Map(String, Int64),
+    problems Array(String),
+    full Bool,
+    covered Map(String, Int64),
+    reason String,
+    approved_by String,
+    tag String,
+    started_at DateTime64(6, 'UTC'),
+    finished_at DateTime64(6, 'UTC'),
+    version UInt64
+) ENGINE = ReplicatedReplacingMergeTree('/clickhouse/tables/{shard}/{database}/{table}', '{replica}', version)
+ORDER BY (table_name, run);
+
+CREATE TABLE IF NOT EXISTS publications ON CLUSTER shop AS publications_local
+ENGINE = Distributed(shop, currentDatabase(), publications_local);
+
+CREATE TABLE IF NOT EXISTS workflow_steps_local ON CLUSTER shop (
+    id String,
+    run String,
+    type LowCardinality(String),
+    step LowCardinality(String),
+    input_digest String,
+    outcome LowCardinality(String),
+    reason LowCardinality(String),
+    numbers Map(String, Int64),
+    workflow_run String,
+    started_at DateTime64(6, 'UTC'),
+    finished_at DateTime64(6, 'UTC'),
+    version UInt64
+) ENGINE = ReplicatedReplacingMergeTree('/clickhouse/tables/{shard}/{database}/{table}', '{replica}', version)
+ORDER BY (id, run, step);
+
+CREATE TABLE IF NOT EXISTS workflow_steps ON CLUSTER shop AS workflow_steps_local
+ENGINE = Distributed(shop, currentDatabase(), workflow_steps_local);
+
+CREATE TABLE IF NOT EXISTS lineage_events_local ON CLUSTER shop (
+    event_time DateTime64(6, 'UTC'),
+    event_type LowCardinality(String),
+    run_id String,
+    job LowCardinality(String),
+    inputs Array(String),
+    outputs Array(String),
+    body String,
+    sent UInt8,
+    version UInt64
+) ENGINE = ReplicatedReplacingMergeTree('/clickhouse/tables/{shard}/{database}/{table}', '{replica}', version)
+ORDER BY (job, run_id, event_type);
+
+CREATE TABLE IF NOT EXISTS lineage_events ON CLUSTER shop AS lineage_events_local
+ENGINE = Distributed(shop, currentDatabase(), lineage_events_local);
+
+CREATE TABLE IF NOT EXISTS models_local ON CLUSTER shop (
+    model LowCardinality(String),
+    tenant LowCardinality(String),
+    model_version String,
+    state LowCardinality(String),
+    reason String,
+    input_at DateTime64(6, 'UTC'),
+    trained_at DateTime64(6, 'UTC'),
+    noted_at DateTime64(6, 'UTC'),
+    snapshots Map(String, Int64),
+    metrics Map(String, Float64),
+    rows Int64,
+    items Int64,
+    keys Int64,
+    version UInt64
+) ENGINE = ReplicatedReplacingMergeTree('/clickhouse/tables/{shard}/{database}/{table}', '{replica}', version)
+ORDER BY (model, tenant, model_version);
+
+CREATE TABLE IF NOT EXISTS models ON CLUSTER shop AS models_local
+ENGINE = Distributed(shop, currentDatabase(), models_local);
+
 ALTER TABLE events_page_local ON CLUSTER shop ADD COLUMN IF NOT EXISTS new_one Nullable(String) CODEC(ZSTD(1));
 
 ALTER TABLE events_page ON CLUSTER shop ADD COLUMN IF NOT EXISTS new_one Nullable(String);

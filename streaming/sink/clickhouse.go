@@ -42,6 +42,11 @@ type ClickHouse struct {
 	topics map[string]*clickhouseTopic
 	cl     *kgo.Client
 
+	erasures   *erasures
+	promotions *promotions
+	promoted   int       // version of the promotions that the layouts have
+	promoteAt  time.Time // not to be tried before
+
 	mu         sync.Mutex // partitions: the group's callbacks and a round exclude each other
 	partitions map[string]map[int32]*clickhousePartition
 	status     error // why it is not ready; nil: it is
@@ -84,6 +89,27 @@ func (s *ClickHouse) Ready() error {
 // Run stores until ctx ends, then stores what it holds if that is soon done. It waits while the store is away, holding at most max_buffered bytes; it ends with an
 // error only on what waiting cannot heal: another process with its instance id, a topic made anew, records that Kafka no longer holds.
 func (s *ClickHouse) Run(ctx context.Context) error {
+	follow, stop, err := followPromotions(ctx, s.opts, s.m.promotion, s.log)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil // nothing was read yet
+		}
+		return fmt.Errorf("clickhouse sink: %w", err)
+	}
+	defer stop()
+	s.promotions = follow
+	erased, stopErased, err := followErasures(ctx, s.cfg.Erasures, s.codecs, s.opts, s.m.erasure, s.log)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil // nothing was read yet
+		}
+		return fmt.Errorf("clickhouse sink: %w", err)
+	}
+	defer stopErased()
+	s.erasures = erased
+	for _, t := range s.topics {
+		t.erasures = erased
+	}
 	var names []string
 	for name := range s.topics {
 		names = append(names, name)
@@ -329,6 +355,10 @@ func (s *ClickHouse) revoked(_ context.Context, _ *kgo.Client, gone map[string][
 
 // round settles new partitions, then inserts every batch that is due (all, if drain): intents to the group, inserts, offsets to the group.
 func (s *ClickHouse) round(ctx context.Context, drain bool) error {
+	if err := s.erasures.err(); err != nil {
+		return err
+	}
+	s.promote(ctx, time.Now())
 	if err := s.settle(ctx); err != nil {
 		return err
 	}

@@ -43,6 +43,7 @@ const (
 	clickhouseItemString
 	clickhouseItemInt64
 	clickhouseItemOptInt64
+	clickhousePromoted // a value of Extractor, at index `at`
 )
 
 // clickhouseColumn is one column of a layout and the values of the block being filled. Rows before the first value are not written until there is one.
@@ -71,6 +72,8 @@ type clickhouseLayout struct {
 	columns []clickhouseColumn
 	items   uintptr // of event.Event.Items
 	ids     []byte  // bitmap of all field ids
+
+	promoted []schema.Promotion // whose columns are the last ones
 }
 
 // newClickhouseLayout pairs the columns of a table with the fields of the struct that its records are decoded into, by avro tag. Every pair is checked here, which
@@ -219,14 +222,24 @@ func (b *clickhouseBlock) reset(columns []byte, rows int) {
 	}
 }
 
-// add appends a row: record is the struct that the layout was made for, items its items.
-func (b *clickhouseBlock) add(record unsafe.Pointer, partition int32, offset int64, version uint64) {
+// add appends a row: record is the struct that the layout was made for, promoted the values of its promoted columns.
+func (b *clickhouseBlock) add(record unsafe.Pointer, promoted []schema.Promoted, partition int32, offset int64, version uint64) {
 	var items []event.Item
 	if b.items != 0 {
 		items = *(*[]event.Item)(unsafe.Add(record, b.items))
 	}
 	for i := range b.cols {
 		c := &b.cols[i]
+		if c.kind == clickhousePromoted {
+			switch v := &promoted[c.at]; {
+			case !v.OK:
+			case c.width == 0:
+				c.addString(b, v.Text)
+			default:
+				c.addPromoted(b.rows, v.Num)
+			}
+			continue
+		}
 		// The layout has checked that what is at c.at has the type that c.kind stands for.
 		p := unsafe.Add(record, c.at)
 		switch c.kind {
@@ -297,8 +310,46 @@ func (c *clickhouseColumn) addString(b *clickhouseBlock, s string) {
 func (c *clickhouseColumn) padFixed(row int) {
 	for len(c.nulls) < row {
 		c.nulls = append(c.nulls, 1)
-		c.fixed = binary.LittleEndian.AppendUint64(c.fixed, 0)
+		c.fixed = append(c.fixed, make([]byte, c.width)...)
 	}
+}
+
+// addPromoted appends the value of a promoted column that is not a string.
+func (c *clickhouseColumn) addPromoted(row int, v int64) {
+	c.padFixed(row)
+	c.nulls = append(c.nulls, 0)
+	switch c.width {
+	case 1:
+		c.fixed = append(c.fixed, byte(v))
+	case 4:
+		c.fixed = binary.LittleEndian.AppendUint32(c.fixed, uint32(v))
+	default:
+		c.fixed = binary.LittleEndian.AppendUint64(c.fixed, uint64(v))
+	}
+}
+
+// promoteClickhouse is the layout with columns for promoted properties at its end.
+func promoteClickhouse(l *clickhouseLayout, ps []schema.Promotion) *clickhouseLayout {
+	out := &clickhouseLayout{table: l.table, items: l.items, columns: slices.Clone(l.columns), ids: slices.Clone(l.ids), promoted: ps}
+	for i, p := range ps {
+		c := p.Column()
+		col := clickhouseColumn{name: p.Name, typ: clickhousePlainType(olap.ColumnType(c.Field)), id: p.ID, kind: clickhousePromoted, null: true, at: uintptr(i)}
+		switch c.Type {
+		case schema.String:
+		case schema.Bool:
+			col.width = 1
+		case schema.Int:
+			col.width = 4
+		default:
+			col.width = 8
+		}
+		for len(out.ids) <= p.ID/8 {
+			out.ids = append(out.ids, 0)
+		}
+		out.ids[p.ID/8] |= 1 << (p.ID % 8)
+		out.columns = append(out.columns, col)
+	}
+	return out
 }
 
 func (c *clickhouseColumn) padEnds(row int, end uint64) {
@@ -349,7 +400,7 @@ func (b *clickhouseBlock) used() []*clickhouseColumn {
 			if len(c.ends) == 0 || !c.any && (c.null || c.kind != clickhouseItemString) {
 				continue
 			}
-		case clickhouseOptInt64, clickhouseProducts:
+		case clickhouseOptInt64, clickhouseProducts, clickhousePromoted:
 			if len(c.fixed)+len(c.strs) == 0 {
 				continue
 			}
@@ -412,6 +463,15 @@ func (b *clickhouseBlock) fillColumn(col column.Interface, c *clickhouseColumn) 
 		return err
 	case clickhouseProducts, clickhouseItemString:
 		return b.fillStrings(col, c)
+	case clickhousePromoted:
+		if c.width == 0 {
+			for len(c.strs) < b.rows {
+				c.strs = append(c.strs, "")
+			}
+			_, err := col.Append(c.pointers())
+			return err
+		}
+		c.padFixed(b.rows)
 	case clickhouseOptInt64:
 		c.padFixed(b.rows)
 	case clickhouseItemInt64, clickhouseItemOptInt64:

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"millrace/event"
 	"millrace/internal/telemetry"
 )
 
@@ -23,6 +24,8 @@ type ClickHouseConfig struct {
 	MaxBuffered    int               `koanf:"max_buffered" desc:"bytes of records in memory from which on nothing more is fetched"`
 	RetryMax       time.Duration     `koanf:"retry_max" desc:"longest pause between attempts while the store is away"`
 	Cluster        bool              `koanf:"-"` // the tables are replicated: write to t_local, read presence from a replica that has everything
+	ClusterName    string            `koanf:"-"` // of the cluster, for the columns that are added to its tables
+	Erasures       *event.SubjectKey `koanf:"-"` // key of the ledger of erasures; nil: there is none
 	Generation     uint16            `koanf:"-"` // topic generation
 	Tracer         *telemetry.Tracer `koanf:"-"` // nil: no traces
 }

@@ -51,6 +51,9 @@ func (s *ClickHouse) store(ctx context.Context, b *clickhouseBatch) error {
 	}
 	defer rows.release()
 	b.refused, b.newest = rows.refused, rows.max
+	if rows.extract != nil && !b.doubt { // what is stored in doubt was counted when it was first tried
+		s.m.promotion.countUnfit(topic.tables[0].layout.table, topic.tables[0].layout.promoted, rows.extract)
+	}
 	good := rows.records[0]
 	if len(good) == 0 {
 		return nil // every record is refused
@@ -155,7 +158,9 @@ func (s *ClickHouse) insertOrBisect(ctx context.Context, b *clickhouseBatch, rs 
 			return fmt.Errorf("decoding: %w", err)
 		}
 		defer rows.release()
-		block = rows.blocks[0]
+		if block = rows.blocks[0]; block == nil { // all are of subjects that were erased just now
+			return nil
+		}
 	}
 	if time.Since(b.noted) > s.cfg.SessionTimeout {
 		return errClickhouseStale

@@ -13,6 +13,8 @@ type clickhouseMetrics struct {
 	parts                                 *prometheus.GaugeVec   // by table
 	buffered                              prometheus.Gauge
 	standing                              standing
+	promotion                             promotionMetrics
+	erasure                               erasureMetrics
 }
 
 func newClickhouseMetrics(reg prometheus.Registerer) clickhouseMetrics {
@@ -40,6 +42,6 @@ func newClickhouseMetrics(reg prometheus.Registerer) clickhouseMetrics {
 		buffered: prometheus.NewGauge(prometheus.GaugeOpts{Name: "millrace_sink_clickhouse_buffered_bytes", Help: "Bytes of records waiting to be inserted."}),
 	}
 	reg.MustRegister(m.records, m.newest, m.rows, m.bytes, m.batches, m.errors, m.refused, m.seconds, m.presence, m.lag, m.freshness, m.parts, m.buffered)
-	m.standing = newStanding(reg, "clickhouse")
+	m.standing, m.promotion, m.erasure = newStanding(reg, "clickhouse"), newPromotionMetrics(reg, "clickhouse"), newErasureMetrics(reg, "clickhouse")
 	return m
 }

@@ -355,7 +355,7 @@ func TestClickHouseEveryColumnHoldsItsField(t *testing.T) {
 		Value: &ship, Currency: "EUR", OrderID: "o", Country: "DE", DeviceType: "tv", ClientSessionID: "cs", SchemaVersion: 4, IP: "1.2.3.0", IPHash: "h", PaymentMethod: "card",
 		CardFingerprint: "f", CardBIN: "411111", CardLast4: "1111", PageURL: "https://x/" + strings.Repeat("y", 5000), PagePath: "/", PageTitle: hostile, PageReferrer: "r",
 		CampaignSource: "1", CampaignMedium: "2", CampaignName: "3", CampaignTerm: "4", CampaignContent: "5", DeviceOS: "6", DeviceBrowser: "7", UserAgent: "8", Region: "9", City: "10",
-		Locale: "11", TimeZone: "12", Properties: `{"a":1}`, Coupon: "13", ShippingTier: "14", PaymentType: "15", Affiliation: "16", Tax: &tax, Shipping: &ship,
+		Locale: "11", TimeZone: "12", Properties: `{"a":1}`, Coupon: "13", ShippingTier: "14", PaymentType: "15", Affiliation: "16", Tax: &tax, Shipping: &ship, Discount: &tax, Total: &ship,
 		Items: []event.Item{
 			{ItemID: "p1", ItemName: "n", ItemCategory: "c", ItemBrand: "b", ItemVariant: "v", Price: &price, Quantity: 2, Discount: &tax, Coupon: "ic", Position: &pos},
 			{ItemID: "p2", Quantity: 1},
@@ -449,7 +449,7 @@ func clickhouseExpected(e *event.Event, partition int32, offset int64) map[strin
 		"card_bin": opt(e.CardBIN), "card_last4": opt(e.CardLast4), "page_url": opt(e.PageURL), "page_path": opt(e.PagePath), "page_title": opt(e.PageTitle), "page_referrer": opt(e.PageReferrer),
 		"campaign_source": opt(e.CampaignSource), "campaign_medium": opt(e.CampaignMedium), "campaign_name": opt(e.CampaignName), "campaign_term": opt(e.CampaignTerm), "campaign_content": opt(e.CampaignContent),
 		"device_os": opt(e.DeviceOS), "device_browser": opt(e.DeviceBrowser), "user_agent": opt(e.UserAgent), "region": opt(e.Region), "city": opt(e.City), "locale": opt(e.Locale), "time_zone": opt(e.TimeZone),
-		"coupon": opt(e.Coupon), "shipping_tier": opt(e.ShippingTier), "payment_type": opt(e.PaymentType), "affiliation": opt(e.Affiliation), "tax": amount(e.Tax), "shipping": amount(e.Shipping),
+		"coupon": opt(e.Coupon), "shipping_tier": opt(e.ShippingTier), "payment_type": opt(e.PaymentType), "affiliation": opt(e.Affiliation), "tax": amount(e.Tax), "shipping": amount(e.Shipping), "discount": amount(e.Discount), "total": amount(e.Total),
 		"items.item_id":       items(func(i event.Item) string { return str(i.ItemID) }),
 		"items.item_name":     items(func(i event.Item) string { return opt(i.ItemName) }),
 		"items.item_category": items(func(i event.Item) string { return opt(i.ItemCategory) }),
@@ -505,7 +505,7 @@ func TestClickHouseRowsThatCannotBeStoredGoToRawFailedAndTheOthersAreStored(t *t
 		case 41:
 			e.OccurredAt, e.ID = 1<<62, "refused-by-time"
 		case 42: // no event at all
-			b.raw(event.Cart.EventsTopic(), 0, []byte{0, 0, 0, 0, 1, 0xff})
+			b.raw(event.Cart.EventsTopic(), 0, append(b.codecs.AppendEnriched(nil, event.Cart, e, nil)[:5], 0xff))
 			continue
 		default:
 			b.produce(event.Cart, 0, e)

@@ -27,13 +27,15 @@ type clickhouseTopic struct {
 	tables   []*clickhouseTable // one; for kpi.partial one a family and grain
 	byKey    map[string]int     // family + grain → index into tables
 
-	id string // topic id, known once the sink runs
+	id       string    // topic id, known once the sink runs
+	erasures *erasures // nil: no row is dropped
 }
 
 // clickhouseTable is a table and its reusable blocks.
 type clickhouseTable struct {
 	layout *clickhouseLayout
-	ids    []byte // bitmap of the columns
+	plain  *clickhouseLayout // without promoted columns
+	ids    []byte            // bitmap of the columns
 	mu     sync.Mutex
 	free   []*clickhouseBlock
 
@@ -80,7 +82,7 @@ func clickhouseTopics() ([]*clickhouseTopic, error) {
 			errs = append(errs, err)
 			return
 		}
-		t.tables = append(t.tables, &clickhouseTable{layout: l, ids: l.ids})
+		t.tables = append(t.tables, &clickhouseTable{layout: l, plain: l, ids: l.ids})
 	}
 	for _, c := range event.Categories() {
 		t := &clickhouseTopic{name: c.EventsTopic(), once: true, events: true, category: c}
@@ -122,7 +124,8 @@ type clickhouseRows struct {
 	tables   []*clickhouseTable
 	records  [][]*kgo.Record
 	refused  []clickhouseRefused
-	min, max int64 // ingested_at
+	min, max int64             // ingested_at
+	extract  *schema.Extractor // nil: no promoted columns
 }
 
 func (r *clickhouseRows) release() {
@@ -139,6 +142,10 @@ func (t *clickhouseTopic) decode(ctx context.Context, codecs *schema.Codecs, rec
 		tables: t.tables, blocks: make([]*clickhouseBlock, len(t.tables)), records: make([][]*kgo.Record, len(t.tables)), min: math.MaxInt64, max: math.MinInt64,
 	}
 	d := clickhouseDecoder{codecs: codecs, events: codecs.NewEventDecoder()}
+	promoted := t.tables[0].layout.promoted
+	if len(promoted) > 0 {
+		out.extract = schema.NewExtractor(promoted)
+	}
 	for _, r := range records {
 		row, table, ingested, err := d.decode(ctx, t, r)
 		if err != nil {
@@ -149,11 +156,18 @@ func (t *clickhouseTopic) decode(ctx context.Context, codecs *schema.Codecs, rec
 			out.refused = append(out.refused, clickhouseRefused{r, err})
 			continue
 		}
+		if t.events && t.erasures.dropsEvent(&d.event) || t.name == event.TopicEventsFailed && t.erasures.dropsFailed(&d.failed) {
+			continue
+		}
 		if out.blocks[table] == nil {
 			out.blocks[table] = t.tables[table].block(columns, len(records))
 		}
 		out.min, out.max = min(out.min, ingested), max(out.max, ingested)
-		out.blocks[table].add(row, r.Partition, r.Offset, uint64(generation)<<48|uint64(r.Offset))
+		var values []schema.Promoted
+		if out.extract != nil {
+			values = out.extract.Values(d.event.Properties)
+		}
+		out.blocks[table].add(row, values, r.Partition, r.Offset, uint64(generation)<<48|uint64(r.Offset))
 		out.records[table] = append(out.records[table], r)
 	}
 	return out, nil
@@ -229,8 +243,10 @@ func clickhouseCheckEvent(e *event.Event) error {
 	if err := clickhouseCheckTimes(e.OccurredAt, e.ReceivedAt, e.IngestedAt); err != nil {
 		return err
 	}
-	if !clickhouseAmountOK(e.Value) || !clickhouseAmountOK(e.Tax) || !clickhouseAmountOK(e.Shipping) {
-		return errors.New("amount is outside Decimal(18, 6)")
+	for _, v := range [...]*int64{e.Value, e.Tax, e.Shipping, e.Discount, e.Total} {
+		if !clickhouseAmountOK(v) {
+			return errors.New("amount is outside Decimal(18, 6)")
+		}
 	}
 	for i := range e.Items {
 		if !clickhouseAmountOK(e.Items[i].Price) || !clickhouseAmountOK(e.Items[i].Discount) {

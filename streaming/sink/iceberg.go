@@ -32,6 +32,10 @@ type Iceberg struct {
 	m      icebergMetrics
 	now    func() time.Time
 
+	erasures   *erasures
+	promotions *promotions
+	promoted   int // version of the promotions that the tables were told
+
 	cl     *kgo.Client
 	adm    *kadm.Client
 	dec    *schema.EventDecoder
@@ -91,6 +95,24 @@ func (s *Iceberg) Ready() error {
 func (s *Iceberg) Run(ctx context.Context) error {
 	ctx, s.stop = context.WithCancelCause(ctx)
 	defer s.stop(nil)
+	follow, stop, err := followPromotions(ctx, s.opts, s.m.promotion, s.log)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil // nothing was read yet
+		}
+		return fmt.Errorf("iceberg sink: %w", err)
+	}
+	defer stop()
+	s.promotions = follow
+	erased, stopErased, err := followErasures(ctx, s.cfg.Erasures, s.codecs, s.opts, s.m.erasure, s.log)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil // nothing was read yet
+		}
+		return fmt.Errorf("iceberg sink: %w", err)
+	}
+	defer stopErased()
+	s.erasures = erased
 	topics := make([]string, len(s.order))
 	for i, t := range s.order {
 		topics[i] = t.topic
@@ -147,6 +169,9 @@ func (s *Iceberg) step(ctx context.Context) error {
 	defer s.cl.AllowRebalance()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if err := s.erasures.err(); err != nil {
+		return fmt.Errorf("iceberg sink: %w", err)
+	}
 	for _, e := range fetches.Errors() {
 		if err := s.fetchError(ctx, e); err != nil {
 			return err
@@ -197,6 +222,14 @@ func (s *Iceberg) fetchError(ctx context.Context, e kgo.FetchError) error {
 // commitDue commits the tables whose time has come, rewinds those that must, and looks after idle ones.
 func (s *Iceberg) commitDue(ctx context.Context) {
 	now := s.now()
+	if all, version, changed := s.promotions.since(s.promoted); changed {
+		for _, t := range s.order {
+			if ps := all[t.cat]; !t.failed && len(ps) > 0 && !slices.Equal(ps, t.promoted) {
+				t.adding, t.addAt = ps, now
+			}
+		}
+		s.promoted = version
+	}
 	var total int64
 	var largest *icebergTable
 	for _, t := range s.order {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"millrace/event"
 	"millrace/internal/telemetry"
 )
 
@@ -23,6 +24,7 @@ type IcebergConfig struct {
 	ExpireEvery    int               `koanf:"expire_every" desc:"commits of a table between two expiries of its snapshots"`
 	KeepSnapshots  int               `koanf:"keep_snapshots" desc:"snapshots of a table that are kept however old they are"`
 	KeepAge        time.Duration     `koanf:"keep_age" desc:"age below which snapshots are kept however many they are; older ones are expired unless a branch or tag names them"`
+	Erasures       *event.SubjectKey `koanf:"-"` // key of the ledger of erasures; nil: there is none
 	Tracer         *telemetry.Tracer `koanf:"-"` // nil: no traces
 }
 

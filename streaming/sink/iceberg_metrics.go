@@ -12,6 +12,8 @@ type icebergMetrics struct {
 	lag                                      *prometheus.GaugeVec // by topic
 	ingested, freshness, snapshots, buffered *prometheus.GaugeVec // by table
 	standing                                 standing
+	promotion                                promotionMetrics
+	erasure                                  erasureMetrics
 }
 
 func newIcebergMetrics(reg prometheus.Registerer) icebergMetrics {
@@ -48,6 +50,6 @@ func newIcebergMetrics(reg prometheus.Registerer) icebergMetrics {
 	}
 	reg.MustRegister(m.records, m.newest, m.resets, m.rows, m.bytes, m.files, m.fileBytes, m.commits, m.failures, m.rewinds, m.refused, m.expired, m.laneWaits, m.seconds, m.laneSeconds, m.lag,
 		m.ingested, m.freshness, m.snapshots, m.buffered)
-	m.standing = newStanding(reg, "iceberg")
+	m.standing, m.promotion, m.erasure = newStanding(reg, "iceberg"), newPromotionMetrics(reg, "iceberg"), newErasureMetrics(reg, "iceberg")
 	return m
 }

@@ -12,6 +12,7 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 
 	"millrace/event"
+	"millrace/event/schema"
 	"millrace/internal/fault"
 	"millrace/internal/telemetry"
 	"millrace/lakehouse"
@@ -41,6 +42,12 @@ type icebergTable struct {
 	stamp   time.Time       // newest record taken
 	links   telemetry.Links // the sampled records in w
 	lane    *icebergLane
+
+	promoted []schema.Promotion // properties that are columns of the table
+	adding   []schema.Promotion // the same as the topic control has them, until the table does
+	addAt    time.Time          // not before
+	lacking  int                // those that could not be added
+	stale    bool               // w was made before
 }
 
 // icebergPart is one partition.
@@ -120,10 +127,18 @@ func (t *icebergTable) row(ctx context.Context, r *kgo.Record) error {
 		}
 		return &lakehouse.RowError{Err: err}
 	}
+	if t.failed && t.s.erasures.dropsFailed(&t.s.failed) || !t.failed && t.s.erasures.dropsEvent(&t.s.event) {
+		return nil // the vector goes on without it
+	}
+	if t.w != nil && t.stale && t.w.Rows() == 0 {
+		t.countUnfit()
+		t.w = nil
+	}
 	if t.w == nil {
 		if t.w, err = t.s.cat.NewWriter(ctx, t.name); err != nil {
 			return err
 		}
+		t.stale = false
 	}
 	if t.w.Rows() == 0 {
 		t.first = t.s.now()
@@ -145,6 +160,8 @@ func (t *icebergTable) row(ctx context.Context, r *kgo.Record) error {
 func (t *icebergTable) work(ctx context.Context, now time.Time) {
 	switch {
 	case now.Before(t.retryAt):
+	case t.adding != nil && !now.Before(t.addAt) && !t.held(now):
+		t.promote(ctx)
 	case t.rewind:
 		t.toHead(ctx)
 	case t.pending != nil:
@@ -253,11 +270,48 @@ func (t *icebergTable) committed(ctx context.Context, head lakehouse.Head) {
 	for _, f := range p.files {
 		m.fileBytes.WithLabelValues(t.name).Add(float64(f.FileSizeBytes()))
 	}
+	t.countUnfit()
 	if t.w != nil && t.w.Rows() == 0 && t.w.SchemaID() != head.SchemaID {
 		t.w = nil // made anew, with the new columns
 	}
 	t.commitOffsets(ctx, offsets)
 	t.expireSnapshots(ctx, head)
+}
+
+// promote brings the table to the columns that the topic control asks for. Rows taken before are committed without them; rows do not wait for a column that
+// cannot be added now.
+func (t *icebergTable) promote(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, t.s.cfg.CommitTimeout)
+	defer cancel()
+	var have []schema.Promotion
+	for _, p := range t.adding {
+		if err := t.s.cat.AddPromoted(ctx, t.name, []schema.Promotion{p}); err != nil {
+			t.s.log.WarnContext(ctx, "iceberg sink: a property cannot become a column now", "table", t.name, "column", p.Name, "error", err)
+			continue
+		}
+		have = append(have, p)
+	}
+	t.lacking = len(t.adding) - len(have)
+	lacking := 0
+	for _, o := range t.s.order {
+		lacking += o.lacking
+	}
+	t.s.m.promotion.pending.Set(float64(lacking))
+	t.promoted, t.stale = have, true
+	t.addAt = t.s.now().Add(promoteRetry)
+	if len(have) == len(t.adding) {
+		t.adding = nil
+	}
+}
+
+// countUnfit counts the values that w could not put into their columns.
+func (t *icebergTable) countUnfit() {
+	if t.w == nil {
+		return
+	}
+	for column, n := range t.w.Unfit() {
+		t.s.m.promotion.unfit.WithLabelValues(t.name, column).Add(float64(n))
+	}
 }
 
 // commitOffsets tells the group how far the table is, so that tools show lag. The head is the truth: a failure is only counted.

@@ -47,7 +47,7 @@ func newIcebergBench(t *testing.T) *icebergBench {
 	for _, c := range event.Categories() {
 		topics = append(topics, c.EventsTopic())
 	}
-	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(icebergPartitions, topics...))
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(icebergPartitions, topics...), kfake.SeedTopics(1, event.TopicErasures))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -35,6 +35,8 @@ type job struct {
 	Rows       int64               `json:"rows"`  // to be read or written
 	ByRow      bool                `json:"by_row"`
 	Profile    string              `json:"profile"`
+
+	Compaction compactionJob `json:"compaction"`
 }
 
 // measured is the table of children that do one job and say on their standard output what it cost.
@@ -45,6 +47,8 @@ var measured = map[string]func(context.Context, job) (cost, error){
 	"native":     clickhousePeer,
 	"iceberg":    icebergOurs,
 	"parquet":    icebergPeer,
+	"small":      compactionFill,
+	"compaction": compactionOurs,
 }
 
 // childMain is a child's main. It ends when its standard input does, which the parent holds open.
@@ -179,7 +183,7 @@ func (p *process) stop() {
 
 // do runs one measured job in a process of its own.
 func do(ctx context.Context, kind string, j job) (cost, error) {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, 15*time.Minute)
 	defer cancel()
 	p, err := startSelf(ctx, kind, j)
 	if err != nil {

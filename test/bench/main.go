@@ -1,5 +1,6 @@
 // Command bench measures ours beside a peer, in turn and in one run: the gateway, the hot topology, the ClickHouse sink and the Iceberg sink. CPU seconds come
-// before wall time, and what is compared is the ratio. It prints a table and writes test/bench/out/bench.json.
+// before wall time, and what is compared is the ratio. It prints a table and writes test/bench/out/bench.json. Beside other people's engines it measures compaction
+// (-target bench-compaction) and the Iceberg sink (-target bench-iceberg-sink).
 package main
 
 import (
@@ -26,11 +27,13 @@ func main() {
 	quick := flag.Bool("quick", false, "small numbers, to see that everything works; the ratios mean little")
 	reps := flag.Int("reps", 3, "turns of each pair")
 	profiles := flag.String("profile", "", "folder for CPU profiles of both sides")
-	out := flag.String("out", "test/bench/out", "folder of bench.json, from the checkout's root")
+	out := flag.String("out", "test/bench/out", "folder of TARGET.json, from the checkout's root")
+	target := flag.String("target", "bench", "which benches: bench, bench-compaction or bench-iceberg-sink")
+	rows := flag.Int("rows", 0, "rows of bench-compaction and bench-iceberg-sink; 0: as many as the figures in docs/BENCHMARKS.md are of")
 	flag.Parse()
 	want, err := regexp.Compile(*run)
-	if err != nil || flag.NArg() > 0 || *reps < 1 {
-		fmt.Fprintln(os.Stderr, "usage: bench [-run REGEXP] [-quick] [-reps N] [-profile DIR] [-out DIR]", err)
+	if err != nil || flag.NArg() > 0 || *reps < 1 || *rows < 0 || !slices.ContainsFunc(benches, func(b bench) bool { return b.target == *target }) {
+		fmt.Fprintln(os.Stderr, "usage: bench [-target bench|bench-compaction|bench-iceberg-sink] [-rows N] [-run REGEXP] [-quick] [-reps N] [-profile DIR] [-out DIR]", err)
 		os.Exit(2)
 	}
 	root, err := checkout()
@@ -44,6 +47,10 @@ func main() {
 		if *quick {
 			s = small()
 		}
+		if *rows > 0 {
+			s.compaction.rows, s.connect = *rows, *rows
+		}
+		s.target = *target
 		s.reps, s.profiles, s.binary, s.want = *reps, *profiles, filepath.Join(root, "bin", "millrace"), want
 		if b := os.Getenv("MILLRACE_BIN"); b != "" {
 			s.binary = b
@@ -62,32 +69,43 @@ type settings struct {
 	profiles string // folder; "": none
 	binary   string // bin/millrace; "": this program runs the gateway role itself
 
+	target  string // "": bench
 	gateway []load // by events in a request
 	hot     int    // events
 	sinks   int    // events
+	connect int    // events
 	want    *regexp.Regexp
+
+	compaction compactionSize
 }
 
 func full() settings {
 	return settings{
 		gateway: []load{{batch: 1, connections: 128, seconds: 5}, {batch: 20, connections: 64, seconds: 5}, {batch: 500, connections: 16, seconds: 5}},
-		hot:     300_000, sinks: 300_000,
+		hot:     300_000, sinks: 300_000, connect: 2_000_000, compaction: compactionSize{rows: 5_000_000, files: 200},
 	}
 }
 
 func small() settings {
-	return settings{gateway: []load{{batch: 1, connections: 32, seconds: 0.5}, {batch: 500, connections: 8, seconds: 0.5}}, hot: 10_000, sinks: 10_000}
+	return settings{gateway: []load{{batch: 1, connections: 32, seconds: 0.5}, {batch: 500, connections: 8, seconds: 0.5}}, hot: 10_000, sinks: 10_000, connect: 20_000, compaction: compactionSize{rows: 100_000, files: 20}}
+}
+
+// bench is a measurement.
+type bench struct {
+	target string
+	name   string // results' names begin with it
+	run    func(ctx context.Context, s settings, say func(format string, a ...any)) ([]result, error)
 }
 
 // benches is the table of all of them.
-var benches = []struct {
-	name string // results' names begin with it
-	run  func(ctx context.Context, s settings, say func(format string, a ...any)) ([]result, error)
-}{
-	{"gateway", benchGateway},
-	{"hot topology", benchHot},
-	{"clickhouse sink", benchClickHouse},
-	{"iceberg sink", benchIceberg},
+var benches = []bench{
+	{"bench", "gateway", benchGateway},
+	{"bench", "hot topology", benchHot},
+	{"bench", "clickhouse sink", benchClickHouse},
+	{"bench", "iceberg sink", benchIceberg},
+	{"bench-compaction", "compaction", benchCompaction},
+	{"bench-iceberg-sink", "iceberg sink", benchIceberg},
+	{"bench-iceberg-sink", "iceberg sink, beside Connect", benchConnect},
 }
 
 // runAll runs the benches whose name fits. What was measured is printed and kept also if a later bench fails.
@@ -100,8 +118,11 @@ func runAll(ctx context.Context, s settings, out string, w io.Writer) error {
 	say := func(format string, a ...any) { _, _ = fmt.Fprintf(os.Stderr, format+"\n", a...) } // progress
 	var all []result
 	var failed error
+	if s.target == "" {
+		s.target = "bench"
+	}
 	for _, b := range benches {
-		if names := s.names(b.name); !slices.ContainsFunc(names, s.want.MatchString) {
+		if names := s.names(b.name); b.target != s.target || !slices.ContainsFunc(names, s.want.MatchString) {
 			continue
 		}
 		say("%s (load average %s)", b.name, loadAverage())
@@ -118,7 +139,7 @@ func runAll(ctx context.Context, s settings, out string, w io.Writer) error {
 	if err := writeTable(w, all); err != nil {
 		return err
 	}
-	if err := writeJSON(filepath.Join(out, "bench.json"), all); err != nil {
+	if err := writeJSON(filepath.Join(out, s.target+".json"), all); err != nil {
 		return err
 	}
 	return failed

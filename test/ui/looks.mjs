@@ -16,6 +16,8 @@ export const ready = {
   '/health': '.stage dl dd',
   '/tables': 'tbody tr',
   '/workflows': 'tbody tr, .outdated',
+  '/nights': 'tbody tr, .empty',
+  '/lakehouse': 'tbody tr, .empty',
 };
 
 async function violations(page) {

@@ -216,6 +216,17 @@ export async function pages({ chrome, base, results, endpoints }) {
     await page.context().close();
   });
 
+  await results.check('nights show each step, or say that none has run', async () => {
+    const page = await open(chrome, base, '/nights');
+    const { nights } = await until('the answer of the API', () => page.evaluate(async () => (await fetch('/api/v1/nights?days=30')).json()));
+    if (nights.length > 0) {
+      const row = page.getByRole('region', { name: 'Pipeline' }).locator('tbody tr').first();
+      await row.getByRole('button').click();
+      await page.getByRole('heading', { name: `Night ${await row.getByRole('button').innerText()}` }).waitFor();
+    } else await page.getByText('No night has run yet').waitFor();
+    await page.context().close();
+  });
+
   await results.check('a wrong address says so and leads back', async () => {
     const page = await open(chrome, base, '/nonsense');
     await page.getByRole('heading', { name: 'No such page', exact: true }).waitFor();

@@ -5,6 +5,21 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
+)
+
+// The other workflow types of the platform. What a schedule starts has the same name with TickSuffix.
+const (
+	PublishTable         = "PublishTable"
+	LoadBigQuery         = "LoadBigQuery"
+	RecomputeKPIs        = "RecomputeKPIs"
+	TrainRecommendations = "TrainRecommendations"
+	EraseSubject         = "EraseSubject"
+	ExportSubject        = "ExportSubject"
+	Reconcile            = "Reconcile"
+	Nightly              = "Nightly"
+
+	TickSuffix = "Tick"
 )
 
 // Type is one workflow that people and schedules may start.
@@ -15,6 +30,8 @@ type Type struct {
 	Example string
 	// Target reads an input strictly and says which id the workflow has and which table it is about.
 	Target func(input []byte) (Target, error)
+	// Tick sets what the type's tick adds to its input at a logical time; nil: "run", where it is absent.
+	Tick func(fields map[string]any, at time.Time)
 }
 
 // Target is what an input leads to.
@@ -26,26 +43,15 @@ type Target struct {
 
 // Types lists the workflows that may be started.
 func Types() []Type {
-	return []Type{
-		{
-			Name:    MaintainTable,
-			Doc:     "compact a table, rewrite its manifests, expire its snapshots, remove its orphans",
-			Example: `{"table": "events_page"}`,
-			Target: func(text []byte) (Target, error) {
-				in, err := Decode[MaintainTableInput](text)
-				return Target{MaintainID(in.Table), in.Table, in}, err
-			},
-		},
-		{
-			Name:    MaintainTableTick,
-			Doc:     "start MaintainTable, or join the one that runs, and wait for its end; what schedules start",
-			Example: `{"table": "events_page", "steps": ["compact", "expire"]}`,
-			Target: func(text []byte) (Target, error) {
-				in, err := Decode[MaintainTableInput](text)
-				return Target{TickID(MaintainID(in.Table)), in.Table, in}, err
-			},
-		},
-	}
+	return slices.Concat(
+		maintainTypes(),
+		nightlyTypes(),
+		publishTypes(),
+		eraseTypes(),
+		reconcileTypes(),
+		trainTypes(),
+		bigQueryTypes(),
+	)
 }
 
 // TypeNamed finds a type; the error names the nearest one.

@@ -23,6 +23,9 @@ export type Reason = Schemas['Reason'];
 export type State = Schemas['State'];
 export type Tables = Schemas['Tables'];
 export type Workflows = Schemas['Workflows'];
+export type Reconciliations = Schemas['Reconciliations'];
+export type Maintenance = Schemas['Maintenance'];
+export type Nights = Schemas['Nights'];
 export type Problem = Schemas['Problem'];
 
 export type Path = keyof paths;

@@ -3,7 +3,9 @@ import './style.css';
 import { render, type ComponentType } from 'preact';
 import { Failed } from './pages/failed.tsx';
 import { HealthPage } from './pages/health.tsx';
+import { LakehousePage } from './pages/lakehouse.tsx';
 import { LiveEvents } from './pages/live.tsx';
+import { NightsPage } from './pages/nights.tsx';
 import { Overview } from './pages/overview.tsx';
 import { Products } from './pages/products.tsx';
 import { TablesPage } from './pages/tables.tsx';
@@ -22,6 +24,8 @@ const views: Record<Page['path'], ComponentType> = {
   '/health': HealthPage,
   '/tables': TablesPage,
   '/workflows': WorkflowsPage,
+  '/nights': NightsPage,
+  '/lakehouse': LakehousePage,
 };
 
 const NotFound = () => (

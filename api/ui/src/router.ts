@@ -10,6 +10,8 @@ export const pages = [
   { path: '/health', title: 'Pipeline health', key: 'h' },
   { path: '/tables', title: 'Tables', key: 't' },
   { path: '/workflows', title: 'Workflows', key: 'w' },
+  { path: '/nights', title: 'Nights', key: 'n' },
+  { path: '/lakehouse', title: 'Lakehouse', key: 'i' },
 ] as const;
 
 export type Page = (typeof pages)[number];

@@ -116,6 +116,40 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/maintenance": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** What maintenance of the Iceberg tables has done, step by step. */
+        get: operations["getMaintenance"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/nights": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The newest nights, each with its steps and the workflows that it ran. */
+        get: operations["getNights"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/products/top": {
         parameters: {
             query?: never;
@@ -128,6 +162,44 @@ export interface paths {
          * @description Windows up to 3h are read by the minute, longer ones by the hour, of which the range begins at a whole one. With `by=revenue` each currency has its own ranking of `limit` products.
          */
         get: operations["getTopProducts"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/recommendations": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Items to recommend, for an item, for a visitor, or for anybody.
+         * @description From the version of the model that is served, out of Redis. With `visitor` what the visitor did in the last 30 days is asked of ClickHouse; what happened in the last
+         *     seconds may be missing. Where the model knows none of the items, or too few, the most popular items follow with a score of 0; `basis` says what decided.
+         */
+        get: operations["getRecommendations"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/reconcile": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Reconciliations of the stores with the control totals, and what differed. */
+        get: operations["getReconcile"];
         put?: never;
         post?: never;
         delete?: never;
@@ -174,6 +246,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/tables/{table}/refs": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Branches and tags of an Iceberg table. */
+        get: operations["getTableRefs"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/workflows": {
         parameters: {
             query?: never;
@@ -195,6 +284,14 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
+        Change: {
+            /** Format: int64 */
+            after: number;
+            /** Format: int64 */
+            before: number;
+            /** @description after / before */
+            ratio: number;
+        };
         ClickHouseTable: {
             /** Format: int64 */
             bytes: number;
@@ -427,6 +524,47 @@ export interface components {
             /** @description Grain 1s, the last 30 s up to as_of, measures page_views, item_views, cart_adds, checkouts, orders, visitors, revenue. To be merged into a chart by `times`: late corrections replace earlier values. */
             tail: components["schemas"]["KPISeries"] | null;
         };
+        Maintenance: {
+            as_of: components["schemas"]["Time"];
+            steps: components["schemas"]["MaintenanceStep"][];
+            /** @description Address of the Temporal UI, empty if there is none. */
+            ui: string;
+        };
+        MaintenanceStep: {
+            /** @description Of these files. */
+            bytes: components["schemas"]["Change"] | null;
+            duration_seconds: number;
+            /** @description Data files that were rewritten and what they became. Null where none were. */
+            files: components["schemas"]["Change"] | null;
+            /** @description Files that readers open for the table's query set, by statistics, summed over the queries. */
+            files_read: components["schemas"]["Change"] | null;
+            finished_at: components["schemas"]["Time"];
+            /** @description All numbers that the step has noted. */
+            numbers: {
+                [key: string]: number;
+            };
+            /**
+             * @description done, failed or canceled
+             * @example done
+             */
+            outcome: string;
+            /** @description Type of the failure, empty if there is none. */
+            reason: string;
+            /** @description The logical run. */
+            run: string;
+            started_at: components["schemas"]["Time"];
+            /**
+             * @description compact, manifests, expire or orphans
+             * @example compact
+             */
+            step: string;
+            /** @example events_page */
+            table: string;
+            /** @description The run in the Temporal UI, empty if there is none. */
+            url: string;
+            /** @example maintain/events_page */
+            workflow_id: string;
+        };
         /**
          * @description Exact decimal number of units of a currency, with at least two decimals.
          * @example 129.90
@@ -454,6 +592,53 @@ export interface components {
             revenue_per_unit: string | null;
             /** Format: int64 */
             units: number;
+        };
+        Night: {
+            duration_seconds: number;
+            finished_at: components["schemas"]["Time"] | null;
+            /** @description The input with which Nightly is started again to repair the night. */
+            input: string;
+            /** @description The day that is completed; of short nights the time. */
+            night: string;
+            /** @enum {string} */
+            outcome: "running" | "done" | "partial" | "failed" | "canceled";
+            reason: string;
+            started_at: components["schemas"]["Time"];
+            steps: components["schemas"]["NightStep"][];
+            /** @enum {string} */
+            trigger: "schedule" | "manual" | "nightly";
+            url: string;
+            workflow_id: string;
+            /** @description At most 200, those that failed first. */
+            workflows: components["schemas"]["NightWorkflow"][];
+        };
+        Nights: {
+            as_of: components["schemas"]["Time"];
+            /** @description Days between the nights that have none. */
+            gaps: string[];
+            nights: components["schemas"]["Night"][];
+            /** @description Address of the Temporal UI, empty if there is none. */
+            ui: string;
+        };
+        NightStep: {
+            duration_seconds: number;
+            numbers: {
+                [key: string]: number;
+            };
+            /** @enum {string} */
+            outcome: "running" | "done" | "failed" | "canceled" | "skipped";
+            /** @description Type of the failure, or why the step was left out. */
+            reason: string;
+            step: string;
+        };
+        NightWorkflow: {
+            duration_seconds: number;
+            outcome: string;
+            reason: string;
+            type: string;
+            /** @description Page of its run in the Temporal UI, empty if there is none. */
+            url: string;
+            workflow_id: string;
         };
         Part: {
             detail: string;
@@ -522,6 +707,99 @@ export interface components {
             events: components["schemas"]["Event"][];
             tenant: string;
         };
+        Recommendations: {
+            /**
+             * @description items: similar to what was asked about; popular: nothing is known of that.
+             * @enum {string}
+             */
+            basis: "items" | "popular";
+            input_at: components["schemas"]["Time"];
+            items: {
+                item: string;
+                /** @description 0 where the item is only popular. */
+                score: number;
+            }[];
+            /** @description Items that were asked about, or that the visitor did something with. */
+            known: number;
+            model: string;
+            tenant: string;
+            trained_at: components["schemas"]["Time"];
+            /** @description Of the model that answered. */
+            version: string;
+        };
+        ReconcileDifference: {
+            hour: components["schemas"]["Time"];
+            /**
+             * @description missing, duplicate, surplus, changed, unexplained, uncounted, late, erased, refused, repeated or order_copy
+             * @example missing
+             */
+            kind: string;
+            noted_at: components["schemas"]["Time"];
+            /** Format: int64 */
+            raw_from: number;
+            raw_partition: number;
+            /**
+             * Format: int64
+             * @description One past the last offset.
+             */
+            raw_to: number;
+            /** Format: int64 */
+            rows: number;
+            /**
+             * @description open, nosource, repaired, gone or noted
+             * @example repaired
+             */
+            state: string;
+            store: string;
+            topic: string;
+        };
+        ReconcileRun: {
+            /** @description Rows by kind; those mended by the run are in it. */
+            differences: {
+                [key: string]: number;
+            };
+            duration_seconds: number;
+            /**
+             * Format: int64
+             * @description Rows, by the control totals.
+             */
+            expected: number;
+            finished_at: components["schemas"]["Time"] | null;
+            /**
+             * Format: int64
+             * @description Rows within closed ranges.
+             */
+            found: number;
+            hour: components["schemas"]["Time"];
+            /**
+             * @description equal, repaired, differs, or open where nothing could be judged yet
+             * @example equal
+             */
+            outcome: string;
+            /**
+             * Format: int64
+             * @description Rows added or deleted.
+             */
+            repaired: number;
+            /** @description The logical run. */
+            run: string;
+            started_at: components["schemas"]["Time"];
+            /**
+             * @description clickhouse or iceberg
+             * @example clickhouse
+             */
+            store: string;
+            /** @example events.page */
+            topic: string;
+            /** @description Page of the workflow in the Temporal UI, empty if there is none. */
+            url: string;
+            workflow_id: string;
+        };
+        Reconciliations: {
+            as_of: components["schemas"]["Time"];
+            differences: components["schemas"]["ReconcileDifference"][];
+            runs: components["schemas"]["ReconcileRun"][];
+        };
         Series: {
             /**
              * @description ISO code of a money series, else empty.
@@ -549,6 +827,32 @@ export interface components {
         Source: "redis" | "clickhouse";
         /** @enum {string} */
         State: "ok" | "degraded" | "down";
+        TableRef: {
+            at: components["schemas"]["Time"];
+            /** @enum {string} */
+            kind: "branch" | "tag";
+            /** @description Whether it only keeps a snapshot for a job that runs. */
+            lease: boolean;
+            /** @example published */
+            name: string;
+            /** @description How far topics are in the snapshot: topic id, partition, next offset. */
+            offsets: {
+                [key: string]: {
+                    [key: string]: number;
+                };
+            };
+            snapshot_id: string;
+            /** @description When expiry takes the ref away; null if never. */
+            until: components["schemas"]["Time"] | null;
+        };
+        TableRefs: {
+            as_of: components["schemas"]["Time"];
+            available: boolean;
+            /** @description Why it is not available. */
+            detail: string;
+            refs: components["schemas"]["TableRef"][];
+            table: string;
+        };
         Tables: {
             as_of: components["schemas"]["Time"];
             clickhouse: {
@@ -669,6 +973,15 @@ export interface components {
     responses: {
         /** @description The request cannot be answered as asked; `errors` names each parameter. */
         BadRequest: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description What was asked for is not there; `id` says what. */
+        NotFound: {
             headers: {
                 [name: string]: unknown;
             };
@@ -891,6 +1204,57 @@ export interface operations {
             503: components["responses"]["Unavailable"];
         };
     };
+    getMaintenance: {
+        parameters: {
+            query?: {
+                limit?: number;
+                /** @description Only steps of this table. */
+                table?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The steps, those that ended last first, as the table maintenance_runs has them. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Maintenance"];
+                };
+            };
+            400: components["responses"]["BadRequest"];
+            503: components["responses"]["Unavailable"];
+        };
+    };
+    getNights: {
+        parameters: {
+            query?: {
+                /** @description Nights at most. */
+                days?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The nights, newest first, as the table workflow_runs has them, and the days between them that have none. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Nights"];
+                };
+            };
+            400: components["responses"]["BadRequest"];
+            503: components["responses"]["Unavailable"];
+        };
+    };
     getTopProducts: {
         parameters: {
             query?: {
@@ -915,6 +1279,67 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["TopProducts"];
+                };
+            };
+            400: components["responses"]["BadRequest"];
+            503: components["responses"]["Unavailable"];
+        };
+    };
+    getRecommendations: {
+        parameters: {
+            query?: {
+                /** @description Item id; excludes `visitor`. */
+                item?: string;
+                limit?: number;
+                model?: string;
+                /** @description The tenant; by default the configured one. */
+                tenant?: components["parameters"]["Tenant"];
+                /** @description Visitor id; excludes `item`. */
+                visitor?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The items, the best first. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Recommendations"];
+                };
+            };
+            400: components["responses"]["BadRequest"];
+            404: components["responses"]["NotFound"];
+            503: components["responses"]["Unavailable"];
+        };
+    };
+    getReconcile: {
+        parameters: {
+            query?: {
+                /** @description Runs, and differences, at most. */
+                limit?: number;
+                /** @description `open`: only differences that are not mended. */
+                state?: "open" | "all";
+                /** @description Only this topic of events. */
+                topic?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The newest runs first, and the differences, open ones first, as the tables reconcile_runs and reconcile_differences have them. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Reconciliations"];
                 };
             };
             400: components["responses"]["BadRequest"];
@@ -965,6 +1390,31 @@ export interface operations {
                 };
             };
             400: components["responses"]["BadRequest"];
+            503: components["responses"]["Unavailable"];
+        };
+    };
+    getTableRefs: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                table: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description main, published, then tags by name. `available` is false where no Iceberg catalog is configured or it does not answer. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TableRefs"];
+                };
+            };
+            400: components["responses"]["BadRequest"];
+            404: components["responses"]["NotFound"];
             503: components["responses"]["Unavailable"];
         };
     };

@@ -134,6 +134,32 @@ export function Badge({ state, word }: { state: State; word?: string }) {
   );
 }
 
+const outcomes: Record<string, { cls: string; icon: string }> = {
+  done: { cls: 'ok', icon: '✓' },
+  equal: { cls: 'ok', icon: '✓' },
+  repaired: { cls: 'ok', icon: '✓' },
+  differs: { cls: 'down', icon: '✕' },
+  running: { cls: 'running', icon: '▸' },
+  partial: { cls: 'degraded', icon: '!' },
+  canceled: { cls: 'degraded', icon: '!' },
+  skipped: { cls: '', icon: '–' },
+  failed: { cls: 'down', icon: '✕' },
+  missing: { cls: 'down', icon: '?' },
+};
+
+// Outcome is how a run or one of its steps ended; short shows the mark alone.
+export function Outcome({ of, short, note }: { of: string; short?: boolean; note?: string }) {
+  const l = outcomes[of] ?? { cls: 'degraded', icon: '!' };
+  return (
+    <span class={`badge ${l.cls}`} title={note || of}>
+      <span aria-hidden="true" class="icon">
+        {l.icon}
+      </span>
+      <span class={short ? 'hidden' : undefined}>{of}</span>
+    </span>
+  );
+}
+
 type Choice = { id: string; label: string };
 
 export function Segments({ label, value, choices, choose }: { label: string; value: string; choices: readonly Choice[]; choose: (id: string) => void }) {

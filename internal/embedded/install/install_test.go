@@ -165,7 +165,7 @@ esac
 	if err != nil {
 		t.Fatal(err)
 	}
-	java, err := c.ensureJava(t.Context(), "kafka")
+	java, err := c.ensureJava(t.Context(), "kafka", kafkaVersion)
 	if os.Geteuid() != 0 {
 		wantID(t, err, missingToolID, "java is not on PATH")
 		return

@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	_ "embed"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -46,7 +45,7 @@ type Kafka struct {
 // id of a missing tool means that it is not to be had on this machine.
 func (c *Cache) Kafka(ctx context.Context) (*Kafka, error) {
 	const name = "kafka"
-	java, err := c.ensureJava(ctx, name)
+	java, err := c.ensureJava(ctx, name, kafkaVersion)
 	if err != nil {
 		return nil, err
 	}
@@ -83,16 +82,16 @@ func (j javaRuntime) key() string {
 }
 
 // ensureJava finds Java and Maven, or has them installed.
-func (c *Cache) ensureJava(ctx context.Context, name string) (javaRuntime, error) {
+func (c *Cache) ensureJava(ctx context.Context, name, version string) (javaRuntime, error) {
 	java, err := findJava(ctx)
 	if err == nil {
 		if _, mvnErr := exec.LookPath("mvn"); mvnErr == nil {
 			return java, nil
 		}
-		if done, dirErr := isDir(filepath.Join(c.Dir, name+"-"+kafkaVersion)); done && dirErr == nil {
+		if done, dirErr := isDir(filepath.Join(c.Dir, name+"-"+version)); done && dirErr == nil {
 			return java, nil // Maven is needed for the first time only
 		}
-		err = fault.Newf(missingToolID, "mvn is not on PATH; it is needed to fetch Apache Kafka")
+		err = fault.Newf(missingToolID, "mvn is not on PATH; it is needed to fetch %s", name)
 	}
 	if !canInstallPackages() {
 		return java, err
@@ -132,23 +131,31 @@ func isExecutable(path string) bool {
 	return err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0
 }
 
-// fetchKafka lets Maven resolve the pinned versions, and checks every jar.
+// fetchKafka brings the jars and the logging configuration.
 func (c *Cache) fetchKafka(ctx context.Context, name, dir string) error {
-	mvn, err := lookTool("mvn", "to fetch Apache Kafka")
+	if err := os.WriteFile(filepath.Join(dir, "log4j2.yaml"), kafkaLog4j, 0o644); err != nil {
+		return err
+	}
+	return c.fetchJars(ctx, name, "44 MB", dir, kafkaPOM, kafkaJars)
+}
+
+// fetchJars lets Maven resolve the pinned versions into dir/libs, and checks every jar.
+func (c *Cache) fetchJars(ctx context.Context, name, size, dir string, pom []byte, list string) error {
+	mvn, err := lookTool("mvn", "to fetch "+name)
 	if err != nil {
 		return err
 	}
-	pom := filepath.Join(dir, "pom.xml")
-	if err := errors.Join(os.WriteFile(pom, kafkaPOM, 0o644), os.WriteFile(filepath.Join(dir, "log4j2.yaml"), kafkaLog4j, 0o644)); err != nil {
+	file := filepath.Join(dir, "pom.xml")
+	if err := os.WriteFile(file, pom, 0o644); err != nil {
 		return err
 	}
-	c.Progress(name, "downloading 44 MB", 0, 0)
+	c.Progress(name, "downloading "+size, 0, 0)
 	libs := filepath.Join(dir, "libs")
-	_, err = command{dir: dir}.run(ctx, mvn, "-q", "-B", "-f", pom, "dependency:copy-dependencies", "-DincludeScope=runtime", "-DoutputDirectory="+libs)
+	_, err = command{dir: dir}.run(ctx, mvn, "-q", "-B", "-f", file, "dependency:copy-dependencies", "-DincludeScope=runtime", "-DoutputDirectory="+libs)
 	if err != nil {
 		return err
 	}
-	return c.checkJars(name, libs, kafkaJars)
+	return c.checkJars(name, libs, list)
 }
 
 // checkJars compares a folder with a list of sha256 sums: no other file, none missing, none changed.

@@ -25,7 +25,7 @@ func (c *Cache) Temporal(ctx context.Context, sourceDir string) (string, error) 
 		return "", err
 	}
 	dir, err := c.once(ctx, name, key, func(ctx context.Context, dir string) error {
-		return c.buildTemporal(ctx, name, source, filepath.Join(dir, name))
+		return c.buildModule(ctx, name, "to build the Temporal child; or configure the address of a Temporal server", source, filepath.Join(dir, name))
 	})
 	return filepath.Join(dir, name), err
 }
@@ -39,8 +39,9 @@ func (c *Cache) TemporalBuilt(sourceDir string) (bool, error) {
 	return isDir(filepath.Join(c.Dir, "temporal-"+key))
 }
 
-func (c *Cache) buildTemporal(ctx context.Context, name, source, target string) error {
-	goTool, err := lookTool("go", "to build the Temporal child; or configure the address of a Temporal server")
+// buildModule builds a child's own module.
+func (c *Cache) buildModule(ctx context.Context, name, purpose, source, target string) error {
+	goTool, err := lookTool("go", purpose)
 	if err != nil {
 		return err
 	}
@@ -77,13 +78,13 @@ func sourceKey(source string) (string, error) {
 		for _, file := range files { // Glob sorts
 			f, err := os.Open(file)
 			if err != nil {
-				return "", fmt.Errorf("reading the source of the Temporal child: %w", err)
+				return "", fmt.Errorf("reading the source of a child: %w", err)
 			}
 			_, _ = fmt.Fprintln(h, filepath.Base(file)) // as above
 			_, err = io.Copy(h, f)
 			_ = f.Close() // read only
 			if err != nil {
-				return "", fmt.Errorf("reading the source of the Temporal child: %w", err)
+				return "", fmt.Errorf("reading the source of a child: %w", err)
 			}
 		}
 	}

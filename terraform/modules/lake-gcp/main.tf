@@ -131,6 +131,32 @@ resource "google_bigquery_dataset" "millrace" {
   }
 }
 
+# Rows of loads that are under way, and how far each table is loaded: nobody but the batch role reads it.
+resource "google_bigquery_dataset" "load" {
+  project                    = var.project
+  dataset_id                 = "${var.dataset}_load"
+  location                   = var.location
+  description                = "millrace: staged rows and positions of the loads into ${var.dataset}."
+  delete_contents_on_destroy = !var.deletion_protection
+  labels                     = var.labels
+
+  access {
+    role          = "OWNER"
+    special_group = "projectOwners"
+  }
+  access {
+    role          = "WRITER"
+    user_by_email = google_service_account.role["batch"].email
+  }
+
+  dynamic "default_encryption_configuration" {
+    for_each = var.kms_key[*]
+    content {
+      kms_key_name = default_encryption_configuration.value
+    }
+  }
+}
+
 resource "google_bigquery_table" "events" {
   for_each = local.tables
 

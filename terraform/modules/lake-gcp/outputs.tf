@@ -5,7 +5,7 @@ output "warehouse" {
 
 output "bigquery" {
   description = "Where the tables are."
-  value       = { project = var.project, dataset = google_bigquery_dataset.millrace.dataset_id, tables = sort(keys(google_bigquery_table.events)) }
+  value       = { project = var.project, dataset = google_bigquery_dataset.millrace.dataset_id, work_dataset = google_bigquery_dataset.load.dataset_id, tables = sort(keys(google_bigquery_table.events)) }
 }
 
 output "service_accounts" {

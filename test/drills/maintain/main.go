@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -13,6 +14,9 @@ import (
 	"syscall"
 	"time"
 
+	"millrace/internal/embedded"
+	"millrace/internal/embedded/embeddedtest"
+	"millrace/lakehouse"
 	"millrace/workers"
 )
 
@@ -34,14 +38,17 @@ type options struct {
 	rate    float64
 	keep    bool
 	broker  string
+	store   string
 }
 
 func main() {
+	embedded.MaybeChild()
 	var o options
 	flag.StringVar(&o.bin, "bin", "bin/millrace", "the program")
 	flag.DurationVar(&o.traffic, "for", 4*time.Minute, "how long traffic lasts")
 	flag.Float64Var(&o.rate, "rate", 60, "events per second")
 	flag.StringVar(&o.broker, "broker", "kfake", "kfake or apache")
+	flag.StringVar(&o.store, "store", "file", "where the warehouse is: file, or s3 or gs on a server of their own")
 	flag.BoolVar(&o.keep, "keep", false, "keep the data directory")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -86,6 +93,16 @@ func run(ctx context.Context, o options) (d drill, err error) {
 	if !o.keep {
 		defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	}
+	if o.store != "file" {
+		lake, err := embeddedtest.OpenLake(ctx, filepath.Join(dir, "lake"))
+		if err != nil {
+			return d, err
+		}
+		defer func() { err = errors.Join(err, lake.Close()) }()
+		if p.config, p.store, err = storeConfig(dir, lake, o.store); err != nil {
+			return d, err
+		}
+	}
 	if _, err := p.call(ctx, "up", "--detach", "--broker", o.broker, "--rate", fmt.Sprint(o.rate), "--for", o.traffic.String()); err != nil {
 		return d, err
 	}
@@ -99,8 +116,8 @@ func run(ctx context.Context, o options) (d drill, err error) {
 	if err != nil {
 		return d, err
 	}
-	fmt.Printf("traffic of %g events/s for %s, commits every second, maintenance every %s\n", o.rate, o.traffic, maintainEvery)
-	w, err := newWatch(ctx, e)
+	fmt.Printf("traffic of %g events/s for %s, commits every second, maintenance every %s, warehouse on %s\n", o.rate, o.traffic, maintainEvery, o.store)
+	w, err := newWatch(ctx, e, p.store)
 	if err != nil {
 		return d, err
 	}
@@ -118,4 +135,18 @@ func run(ctx context.Context, o options) (d drill, err error) {
 	}
 	w.report(&d)
 	return d, afterwards(ctx, &d, p, w)
+}
+
+// storeConfig writes the configuration of a warehouse on an object store.
+func storeConfig(dir string, lake *embeddedtest.Lake, kind string) (string, lakehouse.Settings, error) {
+	warehouse, store := lake.Store(kind, "maintain")
+	text, err := json.Marshal(map[string]any{"iceberg": map[string]any{"warehouse": warehouse, "store": store}}) // JSON is YAML
+	path := filepath.Join(dir, "store.yaml")
+	if err == nil {
+		err = os.WriteFile(path, text, 0o600)
+	}
+	if err != nil {
+		return "", nil, fmt.Errorf("configuring a warehouse on %s: %w", kind, err)
+	}
+	return path, store, nil
 }

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"time"
 
+	"millrace/lakehouse"
 	"millrace/workflows/name"
 )
 
@@ -16,11 +17,17 @@ import (
 type program struct {
 	bin, data string
 	env       []string
+	config    string             // file; "": none
+	store     lakehouse.Settings // of the warehouse, which endpoints do not tell
 }
 
 // call runs a command and gives its stdout.
 func (p program) call(ctx context.Context, args ...string) ([]byte, error) {
-	cmd := exec.CommandContext(ctx, p.bin, append(args, "--data", p.data)...)
+	args = append(args, "--data", p.data)
+	if p.config != "" {
+		args = append(args, "--config", p.config)
+	}
+	cmd := exec.CommandContext(ctx, p.bin, args...)
 	cmd.Env = append(os.Environ(), p.env...)
 	var out, said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &said

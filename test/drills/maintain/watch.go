@@ -32,9 +32,10 @@ type watch struct {
 
 type seen struct{ files, rows int64 }
 
-func newWatch(ctx context.Context, e workers.Endpoints) (*watch, error) {
+func newWatch(ctx context.Context, e workers.Endpoints, store lakehouse.Settings) (*watch, error) {
 	cfg := workers.DefaultConfig()
 	cfg.Fill(e)
+	cfg.Iceberg.Store = store
 	cat, err := lakehouse.Open(ctx, cfg.Iceberg)
 	if err != nil {
 		return nil, err

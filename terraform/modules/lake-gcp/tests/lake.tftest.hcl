@@ -33,6 +33,17 @@ run "there_is_a_table_for_each_category" {
   }
 }
 
+run "loads_have_a_dataset_of_their_own_that_no_analyst_reads" {
+  command = apply
+  variables {
+    readers = ["group:analysts@example.com"]
+  }
+  assert {
+    condition     = output.bigquery.work_dataset == "millrace_load" && length(google_bigquery_dataset.load.access) == 2 && google_bigquery_dataset.load.location == google_bigquery_dataset.millrace.location
+    error_message = "the dataset of loads"
+  }
+}
+
 run "data_files_move_to_colder_classes_and_nothing_is_deleted_by_age" {
   command = apply
   assert {

@@ -1,0 +1,190 @@
+// Nights: what the nightly pipeline did, night by night and step by step, and how a failed one is repaired.
+import { useState } from 'preact/hooks';
+import { usePoll, type Nights } from '../api.ts';
+import { count, fullTime, none, seconds } from '../format.ts';
+import { Title } from '../shell.tsx';
+import { clock, useStore } from '../store.ts';
+import { Block, Empty, Out, Outcome, Panel, Select, Sideways } from '../ui.tsx';
+
+type Night = Nights['nights'][number];
+type Step = Night['steps'][number];
+
+// order is that of the pipeline: the union of all steps, as the newest night that has most of them lists them.
+function order(nights: Night[]): string[] {
+  const out: string[] = [];
+  for (const n of [...nights].sort((a, b) => b.steps.length - a.steps.length)) {
+    for (const s of n.steps) if (!out.includes(s.step)) out.push(s.step);
+  }
+  return out;
+}
+
+function Calendar({ nights, gaps, chosen, choose }: { nights: Night[]; gaps: string[]; chosen: string; choose: (night: string) => void }) {
+  const steps = order(nights);
+  const rows = [...nights.map((n) => ({ at: n.night, night: n as Night | undefined })), ...gaps.map((g) => ({ at: g, night: undefined as Night | undefined }))].sort((a, b) => (a.at < b.at ? 1 : -1));
+  return (
+    <Sideways label="Nights and their steps">
+      <table class="rows nights">
+        <thead>
+          <tr>
+            <th scope="col">Night</th>
+            <th scope="col">Outcome</th>
+            {steps.map((s) => (
+              <th scope="col" key={s} class="step">
+                {s}
+              </th>
+            ))}
+            <th scope="col" class="n">
+              Took
+            </th>
+          </tr>
+        </thead>
+        <tbody>
+          {rows.map(({ at, night }) => (
+            <tr key={at} class={at === chosen ? 'chosen' : undefined}>
+              <th scope="row">
+                {night ? (
+                  <button type="button" class="plain" aria-pressed={at === chosen} onClick={() => choose(at)}>
+                    {at}
+                  </button>
+                ) : (
+                  at
+                )}
+              </th>
+              <td>
+                <Outcome of={night?.outcome ?? 'missing'} note={night?.reason ?? 'This night has not run: millrace nightly gaps --fill'} />
+              </td>
+              {steps.map((s) => {
+                const step = night?.steps.find((x) => x.step === s);
+                return <td key={s}>{step ? <Outcome of={step.outcome} short note={`${step.outcome}${step.reason && `: ${step.reason}`}`} /> : none}</td>;
+              })}
+              <td class="n">{night ? seconds(night.duration_seconds) : none}</td>
+            </tr>
+          ))}
+        </tbody>
+      </table>
+    </Sideways>
+  );
+}
+
+const numbers = (s: Step) =>
+  Object.entries(s.numbers)
+    .map(([k, v]) => `${k.replaceAll('_', ' ')} ${count(v)}`)
+    .join(', ');
+
+function Detail({ night, now }: { night: Night; now: number }) {
+  return (
+    <>
+      <p class="note">
+        <Out href={night.url}>{night.workflow_id}</Out>, {night.trigger}, started <span title={fullTime(night.started_at)}>{seconds((now - Date.parse(night.started_at)) / 1000)} ago</span>
+        {night.reason && `: ${night.reason}`}
+      </p>
+      {(night.outcome === 'failed' || night.outcome === 'partial' || night.outcome === 'canceled') && (
+        <p class="remedy">
+          Mend the cause, then start <code>Nightly</code> again in the Temporal UI with the input <code>{night.input}</code>: only what is not done runs.
+        </p>
+      )}
+      <Sideways label={`Steps of ${night.night}`}>
+        <table class="rows">
+          <thead>
+            <tr>
+              <th scope="col">Step</th>
+              <th scope="col">Outcome</th>
+              <th scope="col" class="n">
+                Took
+              </th>
+              <th scope="col">Numbers</th>
+            </tr>
+          </thead>
+          <tbody>
+            {night.steps.map((s) => (
+              <tr key={s.step}>
+                <th scope="row">{s.step}</th>
+                <td>
+                  <Outcome of={s.outcome} />
+                  {s.reason && <span class="sub">{s.reason}</span>}
+                </td>
+                <td class="n">{seconds(s.duration_seconds)}</td>
+                <td>{numbers(s) || none}</td>
+              </tr>
+            ))}
+          </tbody>
+        </table>
+      </Sideways>
+      {night.workflows.length > 0 && (
+        <Sideways label={`Workflows of ${night.night}`}>
+          <table class="rows">
+            <thead>
+              <tr>
+                <th scope="col">Workflow</th>
+                <th scope="col">Outcome</th>
+                <th scope="col">Type</th>
+                <th scope="col" class="n">
+                  Took
+                </th>
+              </tr>
+            </thead>
+            <tbody>
+              {night.workflows.map((w) => (
+                <tr key={w.workflow_id}>
+                  <th scope="row">
+                    <Out href={w.url}>{w.workflow_id}</Out>
+                  </th>
+                  <td>
+                    <Outcome of={w.outcome} />
+                    {w.reason && <span class="sub">{w.reason}</span>}
+                  </td>
+                  <td>{w.type}</td>
+                  <td class="n">{seconds(w.duration_seconds)}</td>
+                </tr>
+              ))}
+            </tbody>
+          </table>
+        </Sideways>
+      )}
+    </>
+  );
+}
+
+export function NightsPage() {
+  const now = useStore(clock);
+  const [days, setDays] = useState('30');
+  const [chosen, choose] = useState('');
+  const all = usePoll('/api/v1/nights', { days: Number(days) }, 5000);
+  const nights = all.data?.nights ?? [];
+  const night = nights.find((n) => n.night === chosen) ?? nights[0];
+  const failed = nights.filter((n) => n.outcome === 'failed').length;
+  const gaps = all.data?.gaps.length ?? 0;
+  return (
+    <>
+      <Title title="Nights" note={all.data?.ui ? <Out href={all.data.ui}>Temporal UI</Out> : 'The nightly pipeline, step by step.'} />
+      <Panel
+        title="Pipeline"
+        note={all.data && `${count(nights.length)} nights, ${count(failed)} failed, ${count(gaps)} missing`}
+        tools={
+          <Select label="Show" value={days} choose={setDays}>
+            {['7', '30', '90'].map((d) => (
+              <option key={d} value={d}>
+                {d} nights
+              </option>
+            ))}
+          </Select>
+        }
+      >
+        <Block of={all} lines={8}>
+          {(d) =>
+            d.nights.length + d.gaps.length > 0 ? (
+              <Calendar nights={d.nights} gaps={d.gaps} chosen={night?.night ?? ''} choose={choose} />
+            ) : (
+              <Empty>No night has run yet. The first one runs by schedule, or now: millrace nightly backfill.</Empty>
+            )
+          }
+        </Block>
+      </Panel>
+      {night && (
+        <Panel title={`Night ${night.night}`} note={<Outcome of={night.outcome} />}>
+          <Detail night={night} now={now} />
+        </Panel>
+      )}
+    </>
+  );
+}
