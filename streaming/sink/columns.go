@@ -47,8 +47,8 @@ func newPromotionMetrics(reg prometheus.Registerer, sink string) promotionMetric
 	}
 	m := promotionMetrics{
 		columns: gauge("promoted_columns", "Properties that are columns of their own, as the sink knows them."),
-		refused: gauge("promotions_refused", "Promotions of properties on the topic control that the sink cannot follow."),
-		pending: gauge("promotions_pending", "Promoted columns that a table of the store does not have, since it could not be changed."),
+		refused: gauge("refused_promotions", "Promotions of properties on the topic control that the sink cannot follow."),
+		pending: gauge("pending_promotions", "Promoted columns that a table of the store does not have, since it could not be changed."),
 		read:    gauge("control_read_timestamp_seconds", "When the sink last heard from the topic control."),
 		unfit: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "millrace_sink_promoted_unfit_total", Help: "Values of a promoted property that do not fit the column's type and are only among the properties.", ConstLabels: labels,
