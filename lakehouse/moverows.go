@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/apache/arrow-go/v18/arrow"
@@ -282,14 +283,8 @@ func (c *Catalog) removeOnce(ctx context.Context, name, key, run string, gone sp
 		return 0, fmt.Errorf("planning: %w", err)
 	}
 	r := &remover{c: c, t: t, gone: gone}
-	seen := map[string]bool{}
 	var old []iceberg.DataFile
-	for _, task := range tasks {
-		if seen[task.File.FilePath()] { // a part of a large file
-			continue
-		}
-		seen[task.File.FilePath()] = true
-		task.Start, task.Length, task.Residual = 0, task.File.FileSizeBytes(), nil
+	for _, task := range wholeFiles(tasks) {
 		hit, err := r.file(ctx, task)
 		if err != nil {
 			return 0, r.discard(ctx, fmt.Errorf("file %s: %w", task.File.FilePath(), err))
@@ -418,4 +413,16 @@ func (r *remover) discard(ctx context.Context, err error) error {
 		err = errors.Join(err, remove(store, f.FilePath()))
 	}
 	return err
+}
+
+// wholeFiles makes of a plan's tasks one for each file, by path: a plan splits files above the split size into parts, with a filter that is left to be applied, but what
+// is replaced is replaced as a whole.
+func wholeFiles(tasks []table.FileScanTask) []table.FileScanTask {
+	out := slices.Clone(tasks)
+	slices.SortFunc(out, func(a, b table.FileScanTask) int { return strings.Compare(a.File.FilePath(), b.File.FilePath()) })
+	out = slices.CompactFunc(out, func(a, b table.FileScanTask) bool { return a.File.FilePath() == b.File.FilePath() })
+	for i := range out {
+		out[i].Start, out[i].Length, out[i].Residual = 0, out[i].File.FileSizeBytes(), nil
+	}
+	return out
 }

@@ -318,11 +318,9 @@ func (c *Catalog) dropRows(ctx context.Context, name, id string, p Part, partiti
 	if err != nil {
 		return out, err
 	}
-	slices.SortFunc(tasks, func(a, b table.FileScanTask) int { return strings.Compare(a.File.FilePath(), b.File.FilePath()) })
 	d := dropping{c: c, t: t, p: p, partition: partition, drop: drop, kept: map[int64]bool{}}
 	var files []iceberg.DataFile
-	for _, task := range tasks {
-		task.Residual = nil // the whole file
+	for _, task := range wholeFiles(tasks) {
 		hit, err := d.hits(ctx, task)
 		if err != nil {
 			return out, errors.Join(err, d.discard(ctx))

@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/apache/iceberg-go"
+	"github.com/apache/iceberg-go/table"
 	"github.com/google/go-cmp/cmp"
 
 	"millrace/event"
@@ -156,5 +158,25 @@ func TestARepairDropsSurplusRowsAndKeepsOneOfCopies(t *testing.T) {
 	have, err := c.Totals(t.Context(), "events_purchase")
 	if want := wantTotals(100); err != nil || have.Checksum != want.Checksum {
 		t.Errorf("%+v, %v", have.Checksum, err)
+	}
+}
+
+func TestAFileThatAPlanSplitsIsTakenOnceAndAsAWhole(t *testing.T) {
+	t.Parallel()
+	file := func(path string) iceberg.DataFile {
+		b, err := iceberg.NewDataFileBuilder(*iceberg.UnpartitionedSpec, iceberg.EntryContentData, path, iceberg.ParquetFile, nil, nil, nil, 10, 300)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b.Build()
+	}
+	left := iceberg.EqualTo(iceberg.Reference("name"), "purchase")
+	got := wholeFiles([]table.FileScanTask{{File: file("b"), Start: 100, Length: 200, Residual: left}, {File: file("a"), Length: 300}, {File: file("b"), Length: 100, Residual: left}})
+	var text []string
+	for _, task := range got {
+		text = append(text, fmt.Sprint(task.File.FilePath(), task.Start, task.Length, task.Residual))
+	}
+	if diff := cmp.Diff([]string{"a0 300 <nil>", "b0 300 <nil>"}, text); diff != "" {
+		t.Error(diff)
 	}
 }

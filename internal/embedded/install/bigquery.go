@@ -125,6 +125,14 @@ func pythonPaths(version string) []string {
 	if path, err := exec.LookPath("python" + version); err == nil {
 		out = append(out, path)
 	}
+	for _, dir := range filepath.SplitList(os.Getenv("PATH")) { // pyenv's shims start only the chosen version; the others are beside them
+		if filepath.Base(dir) == "shims" {
+			found, err := filepath.Glob(filepath.Join(filepath.Dir(dir), "versions", version+".*", "bin", "python"+version))
+			if err == nil { // else the pattern is wrong, and nothing is found
+				out = append(out, found...)
+			}
+		}
+	}
 	patterns := []string{"/usr/local/bin/python" + version, "/opt/python*" + version + "*/bin/python" + version}
 	if home, err := os.UserHomeDir(); err == nil {
 		root := os.Getenv("PYENV_ROOT")
