@@ -458,7 +458,7 @@ func TestNothingPrivateReachesKafka(t *testing.T) {
 		}
 	}
 	for _, r := range consume(t, c.ListenAddrs()).records(4) {
-		for _, secret := range []string{"a@b.example", "4111111111111111", "1111 1111 1111", "987", "203.0.113.77"} {
+		for _, secret := range []string{"a@b.example", "4111111111111111", "1111 1111 1111", `"987"`, "203.0.113.77"} {
 			if bytes.Contains(r.Value, []byte(secret)) {
 				t.Errorf("%s holds %q: %q", r.Topic, secret, r.Value)
 			}

@@ -149,7 +149,7 @@ else
   if ARGV[4] ~= '1' and redis.call('HEXISTS', KEYS[1], 'r:' .. ARGV[1]) == 1 then return 'withdrawn' end
   if have and have ~= ARGV[1] then
     local order = redis.call('HGET', KEYS[1], 'o:' .. have)
-    if order and order > ARGV[3] then return 'superseded' end
+    if order and string.sub(order, 1, 20) > string.sub(ARGV[3], 1, 20) then return 'superseded' end
   end
   redis.call('HSET', KEYS[1], 'v:' .. ARGV[1], ARGV[2], 'o:' .. ARGV[1], ARGV[3])
 end
@@ -157,8 +157,11 @@ redis.call('HDEL', KEYS[1], 'r:' .. ARGV[1])
 redis.call('HSET', KEYS[1], 'current', ARGV[1])
 return '=' .. (have or '')`)
 
-// order is the time of the newest events: of two versions that were trained on the same events, the one that is published last is served.
-func (v ModelVersion) order() string { return fmt.Sprintf("%020d", max(0, v.InputAt.UnixMicro())) }
+// order sorts versions: 20 digits of the time of the newest events, then the version. Publishing compares the time alone: of two versions that were trained on the same
+// events, the one that is published last is served.
+func (v ModelVersion) order() string {
+	return fmt.Sprintf("%020d %s", max(0, v.InputAt.UnixMicro()), v.Version)
+}
 
 // PublishModel makes a stored version the one that is served, and keeps the newest `keep` others for RollbackModel. Publishing the version that is served again changes
 // nothing. ErrModelIncomplete if not all of it is there, ErrSuperseded if a version trained on newer events is served, ErrWithdrawn if somebody has rolled back from this
