@@ -222,10 +222,11 @@ func (r *replacement) snapshot(list []iceberg.ManifestFile, extra iceberg.Proper
 		keep = *ref.MinSnapshotsToKeep
 	}
 	parent := r.snap.SnapshotID
-	return []table.Update{
+	updates := []table.Update{
 		table.NewAddSnapshotUpdate(next),
 		table.NewSetSnapshotRefUpdate(table.MainBranch, r.id, table.BranchRef, value(ref.MaxRefAgeMs), value(ref.MaxSnapshotAgeMs), keep),
-	}, []table.Requirement{
+	}
+	return updates, []table.Requirement{
 		table.AssertTableUUID(meta.TableUUID()), table.AssertRefSnapshotID(table.MainBranch, &parent), table.AssertDefaultSpecID(meta.DefaultPartitionSpec()),
 	}, nil
 }
