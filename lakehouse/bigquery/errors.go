@@ -65,8 +65,8 @@ func transient(err error) bool {
 		return true
 	case slices.Contains(transientReasons, reason):
 		return true
-	case slices.ContainsFunc([]string{"concurrent update", "ransaction conflict", "Failed to commit"}, func(s string) bool { return strings.Contains(err.Error(), s) }):
-		return true // another transaction was first; the last two are the emulator's words
+	case slices.ContainsFunc([]string{"concurrent update", "ransaction conflict", "Failed to commit", "violates primary key constraint"}, func(s string) bool { return strings.Contains(err.Error(), s) }):
+		return true // another was first; the last three are the emulator's words, of a job id too
 	}
 	return unreachable(err)
 }
