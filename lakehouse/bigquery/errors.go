@@ -57,6 +57,12 @@ func hasStatus(err error, status int) bool {
 	return s == status
 }
 
+// gone says whether a table that is asked for is not there.
+func gone(err error) bool {
+	status, reason := reasonOf(err)
+	return status == http.StatusNotFound || reason == "notFound"
+}
+
 // transient says whether the same may succeed when it is done again a little later.
 func transient(err error) bool {
 	status, reason := reasonOf(err)
@@ -65,8 +71,8 @@ func transient(err error) bool {
 		return true
 	case slices.Contains(transientReasons, reason):
 		return true
-	case slices.ContainsFunc([]string{"concurrent update", "ransaction conflict", "Failed to commit", "violates primary key constraint"}, func(s string) bool { return strings.Contains(err.Error(), s) }):
-		return true // another was first; the last three are the emulator's words, of a job id too
+	case slices.ContainsFunc([]string{"concurrent update", "ransaction conflict", "Failed to commit", "Conflict on update", "violates primary key constraint"}, func(s string) bool { return strings.Contains(err.Error(), s) }):
+		return true // another was first; all but the first are the emulator's words, of a job id too
 	}
 	return unreachable(err)
 }

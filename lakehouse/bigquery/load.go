@@ -259,15 +259,7 @@ func (s *Store) deliver(ctx context.Context, r Request, p *plan, columns bq.Sche
 		if err := s.step(ctx, FailStage, ""); err != nil {
 			return err
 		}
-		if err := g.fill(ctx, p); err != nil {
-			return err
-		}
-		if err := s.step(ctx, FailStaged, ""); err != nil {
-			return err
-		}
-		r.Note("making the rows visible", p.want.Count)
-		p.tell(out, g)
-		id, err := s.commit(ctx, r, g, p, columns, meta, *out)
+		id, err := s.show(ctx, r, g, p, columns, meta, out)
 		switch {
 		case err == nil || errors.Is(err, errMoved):
 			out.JobID = id
@@ -281,6 +273,18 @@ func (s *Store) deliver(ctx context.Context, r Request, p *plan, columns bq.Sche
 				return err
 			}
 			return g.drop(ctx)
+		case gone(err):
+			// Another that loads the same range came to its end first and dropped what was staged.
+			now, readErr := s.readPosition(ctx, r.Table)
+			switch {
+			case readErr != nil:
+				return errors.Join(err, readErr)
+			case now == nil || now.Revision != p.at.Revision:
+				return errMoved
+			case n == stages-1:
+				return fault.New(stagedID, err)
+			}
+			s.log.WarnContext(ctx, "staged rows are gone and are staged anew", "table", r.Table, "error", err)
 		case strings.Contains(err.Error(), stagedText) && n < stages-1:
 			// Half of a load whose reply was lost, or rows that were staged when the ledger was shorter.
 			s.log.WarnContext(ctx, "staged rows are not those of the range and are staged anew", "table", r.Table)
@@ -294,6 +298,19 @@ func (s *Store) deliver(ctx context.Context, r Request, p *plan, columns bq.Sche
 		}
 	}
 	return nil
+}
+
+// show fills a stage and makes its rows visible.
+func (s *Store) show(ctx context.Context, r Request, g *stage, p *plan, columns bq.Schema, meta *bq.TableMetadata, out *Result) (string, error) {
+	if err := g.fill(ctx, p); err != nil {
+		return "", err
+	}
+	if err := s.step(ctx, FailStaged, ""); err != nil {
+		return "", err
+	}
+	r.Note("making the rows visible", p.want.Count)
+	p.tell(out, g)
+	return s.commit(ctx, r, g, p, columns, meta, *out)
 }
 
 // commit makes staged rows visible and moves the position, in one transaction that fails if the position is another one, or the staged rows are not exactly the

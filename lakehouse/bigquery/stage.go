@@ -77,13 +77,21 @@ func (s *Store) openStage(ctx context.Context, table string, p *plan, columns bq
 	return nil, errors.New("the table for staged rows was made, and is not there")
 }
 
-// drop removes the stage.
+// drop removes the stage. Of several that drop it at once one does.
 func (g *stage) drop(ctx context.Context) error {
-	err := g.s.call(ctx, func(ctx context.Context) error { return g.table.Delete(ctx) })
-	if err != nil && !hasStatus(err, http.StatusNotFound) {
-		return fmt.Errorf("dropping staged rows: %w", err)
+	for n := 0; ; n++ {
+		err := g.s.call(ctx, func(ctx context.Context) error { return g.table.Delete(ctx) })
+		if err == nil || hasStatus(err, http.StatusNotFound) {
+			return nil
+		}
+		err = fmt.Errorf("dropping staged rows: %w", err)
+		if n == maxSubmits || !transient(err) {
+			return err
+		}
+		if waited := g.s.pause(ctx, n); waited != nil {
+			return errors.Join(waited, err)
+		}
 	}
-	return nil
 }
 
 // fill loads the rows of a plan. What an earlier call has loaded is not loaded again: a job is named after what it loads.

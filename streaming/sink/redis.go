@@ -208,10 +208,13 @@ func (s *Redis) startPositions(ctx context.Context, offsets map[string]map[int32
 // write stores one poll and records how far it got. Where Redis is not where we left it, the partition goes back to where Redis is.
 func (s *Redis) write(ctx context.Context, cl *kgo.Client, fetches kgo.Fetches) error {
 	newest := map[[2]string]live.Write{} // by key and field: only the last of a poll is worth writing
-	next := map[int32]int64{}
+	first, next := map[int32]int64{}, map[int32]int64{}
 	var stamp time.Time
 	var bad error
 	fetches.EachRecord(func(r *kgo.Record) {
+		if _, ok := first[r.Partition]; !ok {
+			first[r.Partition] = r.Offset
+		}
 		next[r.Partition] = r.Offset + 1
 		stamp = r.Timestamp
 		s.m.records.Inc()
@@ -235,6 +238,9 @@ func (s *Redis) write(ctx context.Context, cl *kgo.Client, fetches kgo.Fetches) 
 	started := time.Now()
 	span := s.cfg.Tracer.Batch(nil, "redis write", attribute.String("db.system.name", "redis"), attribute.Int("db.operation.batch.size", len(newest))) // partials have no one event
 	err := retry(ctx, s.log, "redis sink: writing", func() error {
+		if err := s.begin(ctx, first); err != nil {
+			return err
+		}
 		n, err := live.Put(ctx, s.rdb, slices.Collect(maps.Values(newest)))
 		s.m.writes.Add(float64(n))
 		if err != nil {
@@ -272,6 +278,26 @@ func (s *Redis) write(ctx context.Context, cl *kgo.Client, fetches kgo.Fetches) 
 		}
 	}
 	return s.commit(ctx, cl, next)
+}
+
+// begin records where partitions begin of which Redis knows nothing, before their first values: otherwise a server emptied between these and their position could
+// not be told from one that never had any, and would be left without them.
+func (s *Redis) begin(ctx context.Context, first map[int32]int64) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for p, lo := range first {
+		if s.at[p] != live.None {
+			continue
+		}
+		switch err := s.progress.Advance(ctx, s.rdb, p, live.None, lo); {
+		case errors.Is(err, live.ErrMoved): // another has begun, or our reply was lost: the advance behind the values settles it
+		case err != nil:
+			return err
+		default:
+			s.at[p] = lo
+		}
+	}
+	return nil
 }
 
 // rewind goes on from where Redis is.
