@@ -103,8 +103,12 @@ func Holdings() []Holding {
 	}
 	add(
 		Holding{Store: StoreTopic, Name: TopicAlerts, Fields: []string{"visitor_id"}, How: EraseExpiry, Within: topicDays(TopicAlerts), Why: "an alert may name the visitor that it is about"},
+		Holding{Store: StoreTopic, Name: TopicAlertsFast, Fields: []string{"visitor_id"}, How: EraseExpiry, Within: topicDays(TopicAlertsFast), Why: "as alerts"},
 		Holding{Store: StoreTopic, Name: TopicKPILate, Fields: []string{"event_id"}, How: EraseExpiry, Within: topicDays(TopicKPILate), Why: "names events by id and offset"},
 	)
+	for _, n := range []string{TopicRekeyCard, TopicRekeyIP, TopicRekeyProduct} {
+		add(Holding{Store: StoreTopic, Name: n, Fields: []string{"visitor_id"}, How: EraseExpiry, Within: topicDays(n), Why: "events on their way to the tasks of their card, address or product"})
+	}
 	pseudo(StoreTopic, aggregates, TopicKPIPartial)
 	none(StoreTopic, offsets, TopicLedger)
 	none(StoreTopic, "names of properties that became columns", TopicControl)

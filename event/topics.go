@@ -10,6 +10,10 @@ const (
 	TopicKPILate      = "kpi.late"
 	TopicLedger       = "events.ledger" // control totals
 	TopicAlerts       = "alerts"
+	TopicAlertsFast   = "alerts.fast" // the same, on arrival and provisional
+	TopicRekeyCard    = "rekey.card"  // what the second stage sees, keyed by card, address and product
+	TopicRekeyIP      = "rekey.ip"
+	TopicRekeyProduct = "rekey.product"
 	TopicControl      = "control"
 	TopicErasures     = "erasures"
 )
@@ -69,6 +73,10 @@ func Topics() []Topic {
 		Topic{Name: TopicRawFailed, Linger: 5 * time.Millisecond, Codec: Snappy, Retention: 30 * day, LogAppendTime: true, Shed: ShedNever, Partitioned: true, HotInput: true},
 		Topic{Name: TopicEventsFailed, Codec: Snappy, Retention: 30 * day, Partitioned: true},
 		Topic{Name: TopicAlerts, Linger: 5 * time.Millisecond, Codec: Snappy, Retention: 30 * day, Partitioned: true, Shed: ShedNever},
+		Topic{Name: TopicAlertsFast, Codec: Snappy, Retention: 3 * day, Partitioned: true, Shed: ShedNever},
+		Topic{Name: TopicRekeyCard, Codec: Snappy, Retention: day, Partitioned: true},
+		Topic{Name: TopicRekeyIP, Codec: Snappy, Retention: day, Partitioned: true},
+		Topic{Name: TopicRekeyProduct, Codec: Snappy, Retention: day, Partitioned: true},
 		Topic{Name: TopicKPIPartial, Codec: Snappy, Compacted: true, Partitioned: true},
 		Topic{Name: TopicKPILate, Codec: Snappy, Retention: 30 * day, Partitioned: true},
 		Topic{Name: TopicLedger, Codec: Snappy, Retention: 30 * day, Partitioned: true},

@@ -29,6 +29,9 @@ func (o *operator) accept(in int, r *kgo.Record, at int64, lane event.Lane, body
 	if lane != event.Live || e.OrderRank > 1 {
 		return nil
 	}
+	if err := o.jobs.each(func(j job) error { return j.event(e, r) }); err != nil {
+		return err
+	}
 	inTime, err := o.kpis.add(e)
 	if err != nil || inTime {
 		return err

@@ -61,6 +61,7 @@ type operator struct {
 	dedup  *dedup
 	ledger *ledger
 	kpis   *kpis
+	jobs   jobs
 	stats  *taskMetrics
 	spans  spans
 
@@ -103,14 +104,27 @@ func (o *operator) Process(in int, r *kgo.Record) error {
 	return o.takeEvent(in, r, at, total)
 }
 
-// Timer implements streaming.Operator; there are no timers.
-func (o *operator) Timer(streaming.Timer) error { return nil }
+// Timer implements streaming.Operator.
+func (o *operator) Timer(tm streaming.Timer) error {
+	if j := o.jobs.owners[tm.Owner]; j != nil {
+		return j.timer(tm)
+	}
+	return nil // of a job that is no longer
+}
 
 // Tick implements streaming.Operator.
-func (o *operator) Tick(now time.Time) error { return o.ledger.tick(now) }
+func (o *operator) Tick(now time.Time) error {
+	if err := o.ledger.tick(now); err != nil {
+		return err
+	}
+	return o.jobs.each(func(j job) error { return j.tick(now) })
+}
 
 // BeforeCommit implements streaming.Operator.
 func (o *operator) BeforeCommit() error {
+	if err := o.jobs.each(job.beforeCommit); err != nil {
+		return err
+	}
 	o.ledger.save()
 	o.log = o.dedup.flush(o.log, func(v []byte) { o.t.AppendLog(logDedup, v) })
 	return nil
@@ -129,13 +143,16 @@ func (o *operator) RestoreLog(_ string, value []byte, _ time.Time) error {
 func (o *operator) Restored() error {
 	o.ledger.load()
 	o.stats.sizes(o.dedup)
-	return nil
+	return o.jobs.each(job.restored)
 }
 
 // Committed implements streaming.Committer.
 func (o *operator) Committed() {
 	o.spilled(o.dedup.commit())
 	o.stats.commit(o.dedup)
+	for _, j := range o.jobs.all {
+		j.committed()
+	}
 	o.spans.end("")
 }
 
@@ -144,6 +161,9 @@ func (o *operator) Aborted() {
 	o.dedup.abort()
 	o.ledger.load()
 	o.stats.abort()
+	for _, j := range o.jobs.all {
+		j.aborted()
+	}
 	o.spans.end("aborted")
 }
 
