@@ -14,10 +14,11 @@ const (
 	storeWatermarks uint16 = 1
 	storeTimers     uint16 = 2
 	storeDecisions  uint16 = 3
+	storeUpstream   uint16 = 4
 )
 
 func engineStores() []StoreSpec {
-	return []StoreSpec{{storeMeta, "meta", 1}, {storeWatermarks, "watermarks", 1}, {storeTimers, "timers", 1}, {storeDecisions, "decisions", 1}}
+	return []StoreSpec{{storeMeta, "meta", 1}, {storeWatermarks, "watermarks", 1}, {storeTimers, "timers", 1}, {storeDecisions, "decisions", 1}, {storeUpstream, "upstream", 1}}
 }
 
 func engineStore(id uint16) (StoreSpec, bool) {
@@ -30,7 +31,8 @@ func engineStore(id uint16) (StoreSpec, bool) {
 }
 
 const (
-	maxInputs = 64
+	maxInputs   = 64
+	maxUpstream = 1 << 14
 	// maxLogRecord keeps a log record below the brokers' default limit of a batch (1 MiB).
 	maxLogRecord = 900 << 10
 )

@@ -29,6 +29,8 @@ type Task struct {
 	in     []input
 	merge  merger
 	water  *watermarks
+	up     *upstream
+	down   *downstream
 	timers *timers
 	meta   *Store[[]byte]
 
@@ -82,6 +84,7 @@ func newTask(top *Topology, cfg *Config, part int32, now time.Time) (_ *Task, er
 		t.logs = append(t.logs, logBuffer{spec: l, topic: LogTopic(*top, l.Name)})
 	}
 	t.meta = OpenStore(t, storeMeta, Codec[[]byte](Bytes{}))
+	t.up, t.down = openUpstream(t), newDownstream(t)
 	t.water = openWatermarks(t)
 	t.timers = openTimers(t)
 	t.merge.init(t)
@@ -235,7 +238,7 @@ func (t *Task) process(in int, r *kgo.Record) error {
 	}
 	t.touched = true
 	t.inTxn++
-	if !r.Attrs.IsControl() {
+	if !r.Attrs.IsControl() && !t.up.observe(in, r) {
 		t.stats.records++
 		if err := t.guard(in, r); err != nil {
 			return err
@@ -308,6 +311,7 @@ func (t *Task) tick(now time.Time) error {
 			return err
 		}
 	}
+	t.down.tick(now)
 	for _, w := range t.windows {
 		if err := t.call("emitting windows", func() error { return w.tick(now) }); err != nil {
 			return err
@@ -358,6 +362,7 @@ func (t *Task) aborted() bool {
 	}
 	t.timers.aborted()
 	t.merge.reset()
+	t.down.aborted()
 	t.stats = taskStats{}
 	t.forget()
 	if err := t.checkMeta(); err != nil {
@@ -376,6 +381,7 @@ func (t *Task) forget() {
 	}
 	clear(t.out)
 	t.out, t.outBytes, t.sent, t.inTxn, t.touched = t.out[:0], 0, 0, 0, false
+	t.up.ended()
 	t.mem.reset()
 }
 

@@ -8,12 +8,17 @@ import (
 
 // Topology is what one worker group runs: co-partitioned inputs and one operator per partition number.
 type Topology struct {
-	Name, Stage string      // the changelog is state.<Name>.<Stage>, a log state.<log>.<Name>.<Stage>
-	Inputs      []string    // topics with Partitions partitions each; the index is the `in` of Process and Observe
-	Untimed     []string    // inputs that carry no event time: watermarks never wait for them
-	Partitions  int32       // N: stored with the state and refused if it changes
-	Stores      []StoreSpec // every store and window set that New opens; ids < FirstStoreID are the engine's own
-	Logs        []LogSpec
+	Name, Stage string   // the changelog is state.<Name>.<Stage>, a log state.<log>.<Name>.<Stage>
+	Inputs      []string // topics with Partitions partitions each; the index is the `in` of Process and Observe
+	Untimed     []string // inputs that carry no event time: watermarks never wait for them
+	// Upstream names the inputs that tasks of an earlier stage write by Rekey, and how many of these there are. Their event time is what those tasks say: the operator does
+	// not observe it. Rekeys are the topics that this stage writes so.
+	Upstream map[string]int32
+	Rekeys   []string
+
+	Partitions int32       // N: stored with the state and refused if it changes
+	Stores     []StoreSpec // every store and window set that New opens; ids < FirstStoreID are the engine's own
+	Logs       []LogSpec
 	// New makes the operator of a task: it opens its stores and windows, and remembers the task. It is called before the
 	// state is restored, so it must not read the stores yet. Tasks run at the same time on several goroutines, and New for one
 	// task while others run: what operators share must be safe for that.
@@ -103,6 +108,11 @@ func (top Topology) Validate() error {
 			bad("store name %q is empty or given twice", s.Name)
 		}
 		names[s.Name] = true
+	}
+	for in, n := range top.Upstream {
+		if !inputs[in] || n < 1 || n > maxUpstream {
+			bad("upstream input %q with %d tasks: want an input, and 1 to %d", in, n, maxUpstream)
+		}
 	}
 	for _, in := range top.Untimed {
 		if !inputs[in] {

@@ -62,6 +62,9 @@ func openWatermarks(t *Task) *watermarks {
 
 func (w *watermarks) observe(in int, lane uint8, at int64) {
 	x := &w.in[in] // a lane that does not exist is a bug of the operator: the panic names the record
+	if lane == LaneLive && w.t.up.in[in] != nil {
+		return // the tasks that write the input say
+	}
 	if lane == LaneLive {
 		w.lastHeard[in] = w.t.clock
 		if x.idle {
@@ -88,6 +91,12 @@ func (w *watermarks) touch() {
 func (w *watermarks) decideIdle(now time.Time, caughtUp func(in int) bool) bool {
 	decided := false
 	for i := range w.in {
+		if w.t.up.in[i] != nil {
+			if caughtUp(i) && w.t.up.decideIdle(i, now, w.idleAfter) {
+				w.stale, decided = true, true
+			}
+			continue
+		}
 		if x := &w.in[i]; !x.idle && !w.untimed[i] && now.Sub(w.lastHeard[i]) >= w.idleAfter && caughtUp(i) {
 			w.touch()
 			x.idle, w.stale, decided = true, true, true
@@ -112,9 +121,14 @@ func (w *watermarks) advance() bool {
 			if w.untimed[i] {
 				continue
 			}
-			at := x.max[lane]
+			at, idle := x.max[lane], x.idle
+			if up := w.t.up.in[i]; up != nil && lane == int(LaneLive) {
+				if at, idle = w.t.up.at(up); at != noTime {
+					at += w.disorder // it is a watermark already
+				}
+			}
 			high = max(high, at)
-			if lane == int(LaneLive) && x.idle || lane != int(LaneLive) && at == noTime {
+			if lane == int(LaneLive) && idle || lane != int(LaneLive) && at == noTime {
 				continue
 			}
 			if !waiting || at < low {
@@ -139,6 +153,7 @@ func (w *watermarks) restored(now time.Time) {
 		w.in[i].idle = v == 1
 		w.lastHeard[i] = now
 	}
+	w.t.up.restored(now)
 	w.stale = true
 }
 
