@@ -89,6 +89,10 @@ bench-compaction: ## Rewrite 200 files of 5M rows (ROWS) into one as they are, s
 bench-iceberg-sink: ## The Iceberg sink beside a plain Parquet write and beside Kafka Connect's Iceberg sink (a JDK of 17 or later, mvn; ROWS)
 	go run ./test/bench -target bench-iceberg-sink $(if $(ROWS),-rows $(ROWS))
 
+.PHONY: bench-flink
+bench-flink: ## KPIs and fraud on the engine beside Apache Flink, Avro and JSON, on one Apache Kafka (a JDK of 17 or later, mvn; ROWS)
+	go run ./test/bench -target bench-flink $(if $(ROWS),-rows $(ROWS))
+
 .PHONY: e2e
 e2e: build ## The path end to end on both brokers: counts, sums, kill -9 of all roles
 	go run ./test/e2e
@@ -119,7 +123,7 @@ drill-nights: build ## Nights of a minute: three missed ones are made up for in 
 
 .PHONY: histories
 histories: ## Record the workflow histories that the replay tests read, on a real Temporal
-	go test ./workers -run 'TestBatchMaintainsTablesOnARealTemporal|TestNightsRunOnARealTemporal' -update
+	go test ./workers -run 'OnARealTemporal|TestPublishTableMoves' -update
 
 .PHONY: docs
 docs: build ## Write the reference pages that are generated from code

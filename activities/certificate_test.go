@@ -71,7 +71,14 @@ func TestACertificateIsValidAsItWasSignedAndNotOtherwise(t *testing.T) {
 	if _, err := VerifyCertificate(public, spaced); err != nil {
 		t.Error(err)
 	}
-	other, err := PublicKey(t.TempDir())
+	elsewhere := t.TempDir()
+	if _, err := PublicKey(elsewhere); err == nil {
+		t.Error("where no key is, one was given")
+	}
+	if _, err := LoadSigningKey(elsewhere); err != nil {
+		t.Fatal(err)
+	}
+	other, err := PublicKey(elsewhere)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -171,6 +171,9 @@ func (n *eraseNotes) digest(ctx context.Context, request string) (string, error)
 
 // PublicKey is the public half of the key that certificates are signed with.
 func PublicKey(dir string) (ed25519.PublicKey, error) {
+	if err := hasKey(dir, signingKeyName); err != nil { // one that was made now has signed nothing
+		return nil, err
+	}
 	key, err := LoadSigningKey(dir)
 	if err != nil {
 		return nil, err

@@ -31,6 +31,21 @@ func LoadSubjectKey(dir string) (event.SubjectKey, error) {
 	return key, err
 }
 
+// ReadSubjectKey reads the key and makes none: a command that finds none is on the wrong machine or folder, and one that it made would keep nobody away.
+func ReadSubjectKey(dir string) (event.SubjectKey, error) {
+	if err := hasKey(dir, subjectKeyName); err != nil {
+		return event.SubjectKey{}, err
+	}
+	return LoadSubjectKey(dir)
+}
+
+func hasKey(dir, file string) error {
+	if _, err := os.Stat(filepath.Join(dir, file)); err != nil {
+		return fault.Newf("MR-ERA-002", "the platform's key is not here: %w", err)
+	}
+	return nil
+}
+
 // LoadSigningKey reads the key that certificates are signed with, and makes it where there is none.
 func LoadSigningKey(dir string) (ed25519.PrivateKey, error) {
 	b, err := loadKey(dir, signingKeyName)

@@ -3,6 +3,7 @@ package activities
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"unicode/utf8"
 
 	"go.temporal.io/sdk/activity"
@@ -31,6 +32,9 @@ func failure(ctx context.Context, err error, kind string, retry bool) error {
 			}
 		}
 		return ctx.Err()
+	}
+	if errors.Is(err, lakehouse.ErrDamaged) && !errors.Is(err, fs.ErrNotExist) { // a file that is gone may be one that another run has replaced
+		retry = false
 	}
 	text := err.Error()
 	if len(text) > maxFailure {

@@ -108,6 +108,8 @@ func lineageOf(p LineagePlaces, r Run) (in, out []lineageDataset) {
 		return p.olap(eventTables("")...), p.olap("kpi_1m", "kpi_1h", "kpi_1d")
 	case name.TrainRecommendations:
 		return p.lake(event.Page.Table()+published, event.Cart.Table()+published, event.Purchase.Table()+published), p.in(p.Redis, "recommendations")
+	case name.ForecastDemand:
+		return p.lake(event.Purchase.Table() + published), p.olap("forecasts", "demand_hourly")
 	case name.Reconcile:
 		tables := eventTables("")
 		if r.Table != "" {

@@ -3,6 +3,7 @@ package activities
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -58,6 +59,7 @@ type NightPlan struct {
 	Repair  bool              `json:"repair,omitempty"`
 	Off     map[string]string `json:"off"`               // steps that are not done on this platform, each with the reason
 	Missing []string          `json:"missing,omitempty"` // earlier nights that never ran, the oldest first
+	Steps   []string          `json:"steps,omitempty"`   // that were asked about
 }
 
 // Plan tells what there is to do in a night.
@@ -73,6 +75,7 @@ func (n *Nightly) Plan(ctx context.Context, in NightPlanInput) (NightPlan, error
 			out.Off[step] = why
 		}
 	}
+	out.Steps = slices.Sorted(maps.Keys(in.Types))
 	tables, err := tableNames(ctx, n.lake)
 	if err != nil {
 		return out, failure(ctx, err, "", true)

@@ -190,11 +190,16 @@ func (r *Runs) done(ctx context.Context, run Run) ([]name.StepResult, error) {
 // version orders the copies of a row: the later note wins.
 func (r *Runs) version() uint64 { return uint64(r.now().UnixMicro()) }
 
-func (r *Runs) insert(ctx context.Context, table string, values ...any) error {
+// batch begins an insert of many rows.
+func (r *Runs) batch(ctx context.Context, table string) (driver.Batch, error) {
 	if r.cluster != "" {
 		table += "_local"
 	}
-	batch, err := r.conn.PrepareBatch(ctx, "INSERT INTO "+table)
+	return r.conn.PrepareBatch(ctx, "INSERT INTO "+table)
+}
+
+func (r *Runs) insert(ctx context.Context, table string, values ...any) error {
+	batch, err := r.batch(ctx, table)
 	if err != nil {
 		return err
 	}

@@ -134,7 +134,7 @@ func (w *Whereabouts) answer(raw bool, closed int64) {
 			in[len(in)-1] += " (more than once: reconcile would delete the copies)"
 		}
 	}
-	if len(w.BigQuery) > 0 {
+	if len(in) > 0 && len(w.BigQuery) > 0 { // a job is known by its range, which also has markers and rows that are nowhere
 		in = append(in, "in BigQuery by job "+w.BigQuery[len(w.BigQuery)-1].Job)
 	}
 	if len(in) > 0 {

@@ -99,7 +99,7 @@ func TestEveryPathIsDescribedAndAnswersAsDescribed(t *testing.T) {
 		t.Fatal(err)
 	}
 	doc := description(t)
-	served := []string{"/api/v1/stream", "/api/v1/events/stream"}
+	served := []string{"/api/v1/stream", "/api/v1/events/stream", "/api/v1/alerts/stream"}
 	for _, r := range answersJSON {
 		served = append(served, r.path)
 	}
@@ -118,7 +118,7 @@ func TestEveryPathIsDescribedAndAnswersAsDescribed(t *testing.T) {
 		"/api/v1/kpis/series", "/api/v1/kpis/series?measures=" + strings.Join(metricNames()[:12], ",") + "&grain=1m&from=-10m&by=currency",
 		"/api/v1/kpis/series?measures=" + strings.Join(metricNames()[12:], ",") + "&grain=1d&tz=Asia/Tokyo&by=country", "/api/v1/kpis/series?tenant=nobody",
 		"/api/v1/products/top", "/api/v1/products/top?by=orders&window=7d", "/api/v1/products/top?tenant=nobody",
-		"/api/v1/events/recent", "/api/v1/events/recent?category=purchase", "/api/v1/failed", "/api/v1/failed?reason=schema&window=30d",
+		"/api/v1/events/recent", "/api/v1/events/recent?category=purchase", "/api/v1/failed", "/api/v1/failed?reason=schema&window=30d", "/api/v1/fraud", "/api/v1/fraud?from=-7d", "/api/v1/alerts", "/api/v1/alerts?severity=warn&from=-7d&limit=5",
 		"/api/v1/health", "/api/v1/tables", "/api/v1/tables/events_purchase/refs", "/api/v1/workflows", "/api/v1/nights", "/api/v1/nights?days=400", "/api/v1/maintenance", "/api/v1/maintenance?table=events_page&limit=5",
 	} {
 		status, body := s.get(t, c)

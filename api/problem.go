@@ -27,7 +27,7 @@ const (
 // statuses gives each id its HTTP status.
 var statuses = map[fault.ID]int{
 	idRequest: http.StatusBadRequest, idRange: http.StatusBadRequest, idBusy: http.StatusServiceUnavailable, idUnavailable: http.StatusServiceUnavailable,
-	idTooLarge: http.StatusServiceUnavailable, idPath: http.StatusNotFound, idMethod: http.StatusMethodNotAllowed, idInternal: http.StatusInternalServerError, idModel: http.StatusNotFound,
+	idTooLarge: http.StatusServiceUnavailable, idPath: http.StatusNotFound, idMethod: http.StatusMethodNotAllowed, idInternal: http.StatusInternalServerError, idModel: http.StatusNotFound, idAlert: http.StatusNotFound, idProduct: http.StatusNotFound,
 }
 
 // fieldError says what is wrong with one parameter.

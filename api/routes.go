@@ -28,7 +28,11 @@ var answersJSON = []route{
 	{"/api/v1/products/top", (*API).serveProducts},
 	{"/api/v1/events/recent", (*API).serveRecent},
 	{"/api/v1/recommendations", (*API).serveRecommendations},
+	{"/api/v1/demand", (*API).serveDemand},
 	{"/api/v1/failed", (*API).serveFailed},
+	{"/api/v1/alerts", (*API).serveAlerts},
+	{"/api/v1/fraud", (*API).serveFraud},
+	{"/api/v1/alerts/{alert_id}", (*API).serveAlert},
 	{"/api/v1/health", (*API).serveHealth},
 	{"/api/v1/tables", (*API).serveTables},
 	{"/api/v1/tables/{table}/refs", (*API).serveRefs},
@@ -49,6 +53,7 @@ func (a *API) routes(ui http.Handler, spec []byte, metrics http.Handler) (http.H
 	}
 	mux.Handle("/api/v1/stream", a.open(http.HandlerFunc(a.streamLive)))
 	mux.Handle("/api/v1/events/stream", a.open(http.HandlerFunc(a.streamEvents)))
+	mux.Handle("/api/v1/alerts/stream", a.open(http.HandlerFunc(a.streamAlerts)))
 	mux.Handle("/openapi.json", a.open(compress(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if err := noParameters(r); err != nil {
 			a.fail(w, r, err)

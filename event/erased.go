@@ -128,14 +128,15 @@ func (c Cut) raise(o Cut) Cut {
 type Erased struct {
 	key      SubjectKey
 	subjects map[Digest]*Cut
-	top      Cut // nothing at or beyond it is dropped, whoever it is: what is fresh costs one look
+	asked    map[Digest]int64 // when each was last asked for
+	top      Cut              // nothing at or beyond it is dropped, whoever it is: what is fresh costs one look
 	cuts     map[string]*Cut
 	pool     sync.Pool // *digester
 }
 
 // NewErased makes an empty filter.
 func NewErased(key SubjectKey) *Erased {
-	e := &Erased{key: key, subjects: map[Digest]*Cut{}, top: Cut{}, cuts: map[string]*Cut{}}
+	e := &Erased{key: key, subjects: map[Digest]*Cut{}, asked: map[Digest]int64{}, top: Cut{}, cuts: map[string]*Cut{}}
 	e.pool.New = func() any { return newDigester(key) }
 	return e
 }
@@ -163,6 +164,7 @@ func (e *Erased) Add(entry Erasure) error {
 		if err != nil {
 			return fmt.Errorf("erasure %s: %w", entry.RequestID, err)
 		}
+		e.asked[d] = max(e.asked[d], entry.RequestedAt)
 		switch have := e.subjects[d]; have {
 		case nil:
 			e.subjects[d] = cut
@@ -183,6 +185,7 @@ func (e *Erased) Add(entry Erasure) error {
 func (e *Erased) Clone() *Erased {
 	out := NewErased(e.key)
 	maps.Copy(out.subjects, e.subjects)
+	maps.Copy(out.asked, e.asked)
 	maps.Copy(out.cuts, e.cuts)
 	out.top = e.top.raise(nil)
 	return out
@@ -253,6 +256,21 @@ func (e *Erased) Names(tenant, id string) bool {
 		}
 	}
 	return false
+}
+
+// DropsAlert says whether an alert is about an erased subject and of before the request. Alerts have no raw offset, so this goes by time.
+func (e *Erased) DropsAlert(a *Alert) bool {
+	if e == nil || len(e.subjects) == 0 || a.Entity != EntityVisitor && a.Entity != EntityUser || a.Key == "" || len(a.Key) > MaxIDBytes {
+		return false
+	}
+	kind := SubjectVisitor
+	if a.Entity == EntityUser {
+		kind = SubjectUser
+	}
+	d := e.pool.Get().(*digester)
+	at, ok := e.asked[d.digest(a.Tenant, kind, a.Key)]
+	e.pool.Put(d)
+	return ok && a.OccurredAt <= at
 }
 
 func (e *Erased) drops(tenant, kind, id, topic string, partition int32, offset int64) bool {

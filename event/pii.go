@@ -106,17 +106,26 @@ func Holdings() []Holding {
 		Holding{Store: StoreTopic, Name: TopicAlertsFast, Fields: []string{"visitor_id"}, How: EraseExpiry, Within: topicDays(TopicAlertsFast), Why: "as alerts"},
 		Holding{Store: StoreTopic, Name: TopicKPILate, Fields: []string{"event_id"}, How: EraseExpiry, Within: topicDays(TopicKPILate), Why: "names events by id and offset"},
 	)
-	for _, n := range []string{TopicRekeyCard, TopicRekeyIP, TopicRekeyProduct} {
-		add(Holding{Store: StoreTopic, Name: n, Fields: []string{"visitor_id"}, How: EraseExpiry, Within: topicDays(n), Why: "events on their way to the tasks of their card, address or product"})
+	for _, n := range []string{TopicRekeyCard, TopicRekeyIP, TopicRekeyUser, TopicRekeyProduct} {
+		add(Holding{Store: StoreTopic, Name: n, Fields: []string{"visitor_id"}, How: EraseExpiry, Within: topicDays(n), Why: "events on their way to the tasks of their card, address, user or product"})
 	}
+	add(Holding{Store: StoreTopic, Name: TopicLiveUpdates, Fields: []string{"visitor_id"}, How: EraseExpiry, Within: topicDays(TopicLiveUpdates), Why: "values on their way to Redis, some of them of a visitor"})
 	pseudo(StoreTopic, aggregates, TopicKPIPartial)
 	none(StoreTopic, offsets, TopicLedger)
-	none(StoreTopic, "names of properties that became columns", TopicControl)
+	none(StoreTopic, "names of properties that became columns, rules of fraud", TopicControl)
 	none(StoreTopic, "digests under a secret key, without ids; kept for ever, since it is what keeps a person away", TopicErasures)
 	none(StoreTopic, "schemas", "_schemas")
 
 	none(StoreState, offsets, "ledger")
 	pseudo(StoreState, aggregates, "kpi.shop", "kpi.items")
+	add(Holding{Store: StoreState, Name: "sessions", Fields: []string{"visitor_id"}, How: EraseExpiry, Within: 3 * day, Why: "a session is forgotten half an hour after its last event, a day after its first at the latest (sessions.gap, sessions.longest)"})
+	for _, n := range []string{"fraud.visitor", "fraud.visitor.pending", "fraud.entity", "fraud.entity.pending"} {
+		add(Holding{Store: StoreState, Name: n, Fields: []string{"visitor_id", "user_id", "card_fingerprint", "ip_hash"}, How: EraseExpiry, Within: 92 * day, Why: "what rules have counted of a visitor, user, card, address or device; it is dropped when the longest window of a rule is over, 90 days at most"})
+	}
+	none(StoreState, "the set of rules in force", "control")
+	none(StoreState, "stock and sales of products, and their forecasts", "product", "forecast")
+	none(StoreState, "items beside items, and how often: sums of many", "rec.together", "rec.popular")
+	add(Holding{Store: StoreState, Name: "rec.recent", Fields: []string{"visitor_id", "items looked at"}, How: EraseExpiry, Within: 26 * time.Hour, Why: "the items of the session at hand, dropped after half an hour of silence; the changelog's tombstone goes a day later"})
 	none(StoreState, "fingerprints: 128-bit hashes of tenant, source and event id, for the dedup window", "dedup")
 
 	for _, c := range Categories() {
@@ -126,6 +135,7 @@ func Holdings() []Holding {
 		rows(StoreBigQuery, c.Table(), personalOf(c), "DML by digest of rows; time travel keeps deleted rows up to 7 days")
 	}
 	rows(StoreClickHouse, "failed_events", []string{payload}, "any payload with a subject's id in it")
+	rows(StoreClickHouse, "alerts", []string{"visitor_id", "user_id"}, "alerts about the visitor or user up to the request; card and ip are hashes under the tenant's key")
 	rows(StoreIceberg, "failed_events", []string{payload}, "any payload with a subject's id in it")
 	rows(StoreIceberg, "failed_events__quarantine", []string{payload}, "as its table")
 	add(Holding{Store: StoreClickHouse, Name: "kpi_late", Fields: []string{"event_id"}, How: ErasePseudo, Why: "names events by the producer's id and by offset; with the event erased there is nothing that it leads to"})
@@ -133,7 +143,8 @@ func Holdings() []Holding {
 		pseudo(StoreClickHouse, aggregates, "kpi_"+g, "kpi_items_"+g)
 	}
 	none(StoreClickHouse, offsets, "event_ledger", "sink_topics")
-	none(StoreClickHouse, operations, "schema_migrations", "workflow_runs", "maintenance_runs", "workflow_steps", "lineage_events", "publications", "bigquery_loads", "reconcile_runs", "reconcile_differences")
+	none(StoreClickHouse, operations, "schema_migrations", "workflow_runs", "maintenance_runs", "workflow_steps", "lineage_events", "publications", "bigquery_loads", "reconcile_runs", "reconcile_differences", "rule_sets")
+	none(StoreClickHouse, "sales of products by the hour, and what was forecast", "forecasts", "demand_hourly")
 	none(StoreClickHouse, "numbers about models; a model relates items with items", "models")
 	none(StoreClickHouse, "digests under a secret key, and certificates, without ids", "erasures", "erasure_certificates")
 	add(
@@ -143,8 +154,13 @@ func Holdings() []Holding {
 
 	pseudo(StoreRedis, aggregates, "k1:")
 	none(StoreRedis, "positions of readers", "p1:")
+	add(Holding{Store: StoreRedis, Name: "al1:", Fields: []string{"visitor_id", "user_id"}, How: EraseExpiry, Within: 14 * day, Why: "the last alerts of each tenant, kept for 7 days from when they were written"})
+	none(StoreRedis, "ids of alerts that were sent to a destination", "ad1:")
+	add(Holding{Store: StoreRedis, Name: "ses:", Fields: []string{"visitor_id"}, How: EraseKeys, Why: "the key of a visitor's current session names the visitor"})
 	add(Holding{Store: StoreRedis, Name: "a1:", Fields: []string{"answers"}, How: EraseExpiry, Within: time.Hour, Why: "answers of the API under a hash, a minute by default"})
-	none(StoreRedis, "recommendations: items for items", "rec:")
+	none(StoreRedis, "recommendations: items for items", "rec:", "rl:", "rp:")
+	none(StoreRedis, "stock, sales and forecasts of products", "inv:")
+	add(Holding{Store: StoreRedis, Name: "rv:", Fields: []string{"visitor_id", "items looked at"}, How: EraseKeys, Why: "the items of the session at hand; the key names the visitor, and goes after half an hour in any case"})
 	add(Holding{Store: StoreRedis, Name: "keys", Fields: []string{"ids in keys"}, How: EraseKeys, Why: "any key, of whatever kind, that names a person is deleted"})
 
 	add(

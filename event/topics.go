@@ -11,9 +11,11 @@ const (
 	TopicLedger       = "events.ledger" // control totals
 	TopicAlerts       = "alerts"
 	TopicAlertsFast   = "alerts.fast" // the same, on arrival and provisional
-	TopicRekeyCard    = "rekey.card"  // what the second stage sees, keyed by card, address and product
+	TopicRekeyCard    = "rekey.card"  // what the second stage sees, keyed by card, address, user and product
 	TopicRekeyIP      = "rekey.ip"
+	TopicRekeyUser    = "rekey.user"
 	TopicRekeyProduct = "rekey.product"
+	TopicLiveUpdates  = "live.updates" // what jobs keep in Redis
 	TopicControl      = "control"
 	TopicErasures     = "erasures"
 )
@@ -76,7 +78,9 @@ func Topics() []Topic {
 		Topic{Name: TopicAlertsFast, Codec: Snappy, Retention: 3 * day, Partitioned: true, Shed: ShedNever},
 		Topic{Name: TopicRekeyCard, Codec: Snappy, Retention: day, Partitioned: true},
 		Topic{Name: TopicRekeyIP, Codec: Snappy, Retention: day, Partitioned: true},
+		Topic{Name: TopicRekeyUser, Codec: Snappy, Retention: day, Partitioned: true},
 		Topic{Name: TopicRekeyProduct, Codec: Snappy, Retention: day, Partitioned: true},
+		Topic{Name: TopicLiveUpdates, Codec: Snappy, Retention: 3 * day, Partitioned: true},
 		Topic{Name: TopicKPIPartial, Codec: Snappy, Compacted: true, Partitioned: true},
 		Topic{Name: TopicKPILate, Codec: Snappy, Retention: 30 * day, Partitioned: true},
 		Topic{Name: TopicLedger, Codec: Snappy, Retention: 30 * day, Partitioned: true},

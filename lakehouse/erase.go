@@ -419,11 +419,11 @@ func readTask(ctx context.Context, t *table.Table, task table.FileScanTask, colu
 	defer func() { _ = scan.Close() }() // planned by us: there is nothing to give back
 	_, batches, err := scan.ReadTasks(ctx, []table.FileScanTask{task})
 	if err != nil {
-		return err
+		return Damaged(ctx, t, []table.FileScanTask{task}, err)
 	}
 	for b, err := range batches {
 		if err != nil {
-			return err
+			return Damaged(ctx, t, []table.FileScanTask{task}, err)
 		}
 		err := each(b)
 		b.Release()

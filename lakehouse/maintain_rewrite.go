@@ -70,7 +70,7 @@ func (c *Catalog) CompactGroup(ctx context.Context, plan Plan, group int, progre
 		res, err = r.run(ctx)
 	}
 	if err != nil {
-		return GroupResult{}, fmt.Errorf("rewriting group %d (%s) of table %s: %w", group, r.g.Partition, plan.Table, err)
+		return GroupResult{}, fmt.Errorf("rewriting group %d (%s) of table %s: %w", group, r.g.Partition, plan.Table, Damaged(ctx, t, r.tasks, err))
 	}
 	return *res, nil
 }
@@ -90,6 +90,7 @@ type rewrite struct {
 	in      sum
 	asked   *questions
 	files   []iceberg.DataFile
+	paths   []string // of files that were written by moving pages, complete or not
 }
 
 func (r *rewrite) run(ctx context.Context) (res *GroupResult, err error) {
@@ -105,7 +106,11 @@ func (r *rewrite) run(ctx context.Context) (res *GroupResult, err error) {
 	if err := r.find(ctx); err != nil {
 		return nil, err
 	}
-	if err := r.write(ctx); err != nil {
+	moved, err := r.move(ctx)
+	if err == nil && !moved {
+		err = r.write(ctx)
+	}
+	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) { // expired under our hands
 			err = fmt.Errorf("%w: %w", ErrConflict, err)
 		}
@@ -371,8 +376,11 @@ func (r *rewrite) written() []table.FileScanTask {
 func (r *rewrite) discard() error {
 	var errs []error
 	for _, f := range r.files {
-		errs = append(errs, remove(r.shelf.fs, f.FilePath()))
+		if !slices.Contains(r.paths, f.FilePath()) {
+			errs = append(errs, remove(r.shelf.fs, f.FilePath()))
+		}
 	}
+	errs = append(errs, r.drop())
 	errs = append(errs, remove(r.shelf.fs, r.shelf.root+"/"+attemptName(r.plan.ID, r.g.ID)+r.id.String()))
 	return errors.Join(errs...)
 }

@@ -287,12 +287,12 @@ func (k *checker) read(ctx context.Context, p planned) error {
 	defer func() { _ = p.scan.Close() }() // planned locally
 	_, batches, err := p.scan.ReadTasks(ctx, p.tasks)
 	if err != nil {
-		return fmt.Errorf("reading: %w", err)
+		return fmt.Errorf("reading: %w", Damaged(ctx, k.t, p.tasks, err))
 	}
 	rows := int64(0)
 	for b, err := range batches {
 		if err != nil {
-			return fmt.Errorf("reading: %w", err)
+			return fmt.Errorf("reading: %w", Damaged(ctx, k.t, p.tasks, err))
 		}
 		rows += b.NumRows()
 		err := k.batch(b)

@@ -442,11 +442,11 @@ func (d *dropping) read(ctx context.Context, task table.FileScanTask, columns []
 	defer func() { _ = scan.Close() }() // planned by us: there is nothing to give back
 	_, batches, err := scan.ReadTasks(ctx, []table.FileScanTask{task})
 	if err != nil {
-		return err
+		return Damaged(ctx, d.t, []table.FileScanTask{task}, err)
 	}
 	for b, err := range batches {
 		if err != nil {
-			return err
+			return Damaged(ctx, d.t, []table.FileScanTask{task}, err)
 		}
 		err := each(b)
 		b.Release()

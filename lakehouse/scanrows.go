@@ -59,12 +59,12 @@ func scanTable(ctx context.Context, name string, t *table.Table, o ScanOptions, 
 	defer func() { _ = p.scan.Close() }() // planned locally: there is nothing to give back
 	_, batches, err := p.scan.ReadTasks(ctx, p.tasks)
 	if err != nil {
-		return err
+		return Damaged(ctx, t, p.tasks, err)
 	}
 	left := o.Limit
 	for b, err := range batches {
 		if err != nil {
-			return err
+			return Damaged(ctx, t, p.tasks, err)
 		}
 		if b, err = p.wanted(ctx, b); err != nil {
 			return err

@@ -317,33 +317,56 @@ type Recommended struct {
 	Items   []Scored
 }
 
-// Recommend gives the best n items for what somebody did: items with their strengths. Those items themselves are left out. Where the model knows none of them, and
-// where it has too few, the most popular items follow. It takes two round trips. ErrNoModel if no version is published.
-func Recommend(ctx context.Context, rdb redis.UniversalClient, m RecommendationModel, have []Scored, n int) (Recommended, error) {
+// Known is what a model knows: the neighbours of the items that were asked about, and what is popular.
+type Known struct {
+	Version    ModelVersion
+	Neighbours map[string][]Scored
+	Popular    []Scored
+}
+
+// Neighbours reads what a model knows of items, in two round trips. ErrNoModel if no version is published.
+func Neighbours(ctx context.Context, rdb redis.UniversalClient, m RecommendationModel, items []string) (Known, error) {
 	current, _, err := ModelVersions(ctx, rdb, m)
 	if err != nil {
-		return Recommended{}, err
+		return Known{}, err
 	}
-	out := Recommended{Version: current, Basis: "popular"}
+	out := Known{Version: current, Neighbours: make(map[string][]Scored, len(items))}
 	pipe := rdb.Pipeline()
-	lists := make([]*redis.StringCmd, len(have))
-	for i, h := range have {
-		lists[i] = pipe.HGet(ctx, m.bucket(current, h.Item), h.Item)
+	lists := make([]*redis.StringCmd, len(items))
+	for i, item := range items {
+		lists[i] = pipe.HGet(ctx, m.bucket(current, item), item)
 	}
 	popular := pipe.Get(ctx, m.popular(current.Version))
 	if _, err := pipe.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
 		return out, fmt.Errorf("reading model %s: %w", m.Model, err)
 	}
+	for i, item := range items {
+		if out.Neighbours[item], err = decodeScored(lists[i].Val()); err != nil {
+			return out, err
+		}
+	}
+	out.Popular, err = decodeScored(popular.Val())
+	return out, err
+}
+
+// Recommend gives the best n items for what somebody did: items with their strengths. Those items themselves are left out. Where the model knows none of them, and
+// where it has too few, the most popular items follow. It takes two round trips. ErrNoModel if no version is published.
+func Recommend(ctx context.Context, rdb redis.UniversalClient, m RecommendationModel, have []Scored, n int) (Recommended, error) {
+	items := make([]string, len(have))
+	for i, h := range have {
+		items[i] = h.Item
+	}
+	model, err := Neighbours(ctx, rdb, m, items)
+	if err != nil {
+		return Recommended{Version: model.Version}, err
+	}
+	out := Recommended{Version: model.Version, Basis: "popular"}
 	sum, known := map[string]float64{}, map[string]bool{}
 	for _, h := range have {
 		known[h.Item] = true
 	}
-	for i, h := range have {
-		ns, err := decodeScored(lists[i].Val())
-		if err != nil {
-			return out, err
-		}
-		for _, s := range ns {
+	for _, h := range have {
+		for _, s := range model.Neighbours[h.Item] {
 			if !known[s.Item] {
 				sum[s.Item] += h.Score * s.Score
 			}
@@ -357,14 +380,10 @@ func Recommend(ctx context.Context, rdb redis.UniversalClient, m RecommendationM
 	if len(out.Items) > 0 {
 		out.Basis = "items"
 	}
-	most, err := decodeScored(popular.Val())
-	if err != nil {
-		return out, err
-	}
 	for _, s := range out.Items {
 		known[s.Item] = true
 	}
-	for _, s := range most {
+	for _, s := range model.Popular {
 		if len(out.Items) >= n {
 			break
 		}

@@ -26,7 +26,7 @@ type Eraser struct {
 // NewEraser makes an eraser. cluster is that of Options.
 func NewEraser(conn driver.Conn, cluster string) *Eraser { return &Eraser{conn, cluster} }
 
-// kindFailed marks the rows of erasure_subjects that are ids of failed events, which name nobody.
+// kindFailed marks the rows of erasure_subjects that are ids of failed events and of alerts, which name nobody.
 const kindFailed = "failed"
 
 // Request is what a request of an erasure or an export is about.
@@ -130,7 +130,7 @@ func EraseTables() []string {
 	for _, c := range event.Categories() {
 		out = append(out, c.Table())
 	}
-	return append(out, TableFailed)
+	return append(out, TableFailed, TableAlerts)
 }
 
 // Erase deletes the rows of a request's subjects that are below the cut from one table, and waits until no part has them. It gives how many there were. It may be
@@ -147,7 +147,14 @@ func (e *Eraser) Erase(ctx context.Context, request, table string, cut event.Cut
 			return fail(err)
 		}
 	}
-	cond := rowsOf(request, table) + " AND " + below(cut)
+	cond := rowsOf(request, table)
+	if table == TableAlerts {
+		if err := e.findAlerts(ctx, request, erased); err != nil {
+			return fail(err)
+		}
+	} else {
+		cond += " AND " + below(cut)
+	}
 	first := int64(-1)
 	for range 3 { // rows that a sink had in its hands when the ledger was written may still come
 		var n uint64
@@ -224,6 +231,36 @@ func (e *Eraser) findFailed(ctx context.Context, request string, erased *event.E
 	return e.PutSubjects(ctx, request, found, time.Now())
 }
 
+// findAlerts notes which alerts are about a subject: rows have no raw offset to compare with a cut, so they are found by the ledger, which goes by time.
+func (e *Eraser) findAlerts(ctx context.Context, request string, erased *event.Erased) error {
+	var found []event.Subject
+	err := e.alerts(ctx, erased, func(id, tenant string) {
+		found = append(found, event.Subject{Tenant: tenant, Kind: kindFailed, ID: id})
+	})
+	if err != nil || len(found) == 0 {
+		return err
+	}
+	return e.PutSubjects(ctx, request, found, time.Now())
+}
+
+func (e *Eraser) alerts(ctx context.Context, erased *event.Erased, each func(id, tenant string)) error {
+	rows, err := e.conn.Query(ctx, "SELECT DISTINCT alert_id, toString(tenant), toString(entity), key, toUnixTimestamp64Micro(occurred_at) FROM "+TableAlerts+" WHERE entity IN (?, ?)", event.EntityVisitor, event.EntityUser)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var a event.Alert
+		if err := rows.Scan(&a.AlertID, &a.Tenant, &a.Entity, &a.Key, &a.OccurredAt); err != nil {
+			return err
+		}
+		if erased.DropsAlert(&a) {
+			each(a.AlertID, a.Tenant)
+		}
+	}
+	return rows.Err()
+}
+
 func (e *Eraser) failed(ctx context.Context, erased *event.Erased, each func(id, tenant string)) error {
 	rows, err := e.conn.Query(ctx, "SELECT failed_id, toString(tenant), payload, toString(raw_topic), raw_partition, raw_offset FROM "+TableFailed)
 	if err != nil {
@@ -248,6 +285,12 @@ func (e *Eraser) Left(ctx context.Context, table string, erased *event.Erased) (
 	n := int64(0)
 	if table == TableFailed {
 		if err := e.failed(ctx, erased, func(string, string) { n++ }); err != nil {
+			return 0, fmt.Errorf("looking for erased subjects in table %s: %w", table, err)
+		}
+		return n, nil
+	}
+	if table == TableAlerts {
+		if err := e.alerts(ctx, erased, func(string, string) { n++ }); err != nil {
 			return 0, fmt.Errorf("looking for erased subjects in table %s: %w", table, err)
 		}
 		return n, nil
@@ -301,10 +344,13 @@ func (e *Eraser) Export(ctx context.Context, request, table string, each func(ro
 	return nil
 }
 
-// FindFailed is what Export of failed events needs first.
+// FindFailed is what Export of failed events and of alerts needs first.
 func (e *Eraser) FindFailed(ctx context.Context, request string, erased *event.Erased) error {
 	if err := e.findFailed(ctx, request, erased); err != nil {
 		return fmt.Errorf("looking for failed events of request %s: %w", request, err)
+	}
+	if err := e.findAlerts(ctx, request, erased); err != nil {
+		return fmt.Errorf("looking for alerts of request %s: %w", request, err)
 	}
 	return nil
 }
@@ -317,6 +363,8 @@ func rowsOf(request, table string) string {
 	switch table {
 	case TableFailed:
 		return of("failed_id", "= '"+kindFailed+"'")
+	case TableAlerts:
+		return of("alert_id", "= '"+kindFailed+"'")
 	case event.Identity.Table():
 		return "(" + of("visitor_id", "= 'visitor'") + " OR " + of("ifNull(user_id, '')", "= 'user'") + " OR " + of("ifNull(previous_id, '')", "!= '"+kindFailed+"'") + ")"
 	}

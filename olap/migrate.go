@@ -163,7 +163,7 @@ func addColumns(ctx context.Context, conn driver.Conn, o Options) error {
 		}
 		tables[t.Name], order = cols, append(order, t.Name)
 	}
-	for _, name := range append(KPITables(), TableKPILate, TableLedger) {
+	for _, name := range append(KPITables(), TableKPILate, TableLedger, TableAlerts) {
 		cols, err := RecordColumns(name)
 		if err != nil {
 			return err

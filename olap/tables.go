@@ -42,16 +42,20 @@ const (
 	TableFailed     = "failed_events"
 	TableLedger     = "event_ledger"
 	TableKPILate    = "kpi_late"
+	TableAlerts     = "alerts"
 	TableSinkTopics = "sink_topics"
 )
 
 // VersionColumn orders the copies of a replaced row: topic generation << 48 | offset on the topic it came from.
 const VersionColumn = "version"
 
-// RecordColumns are the columns of a table that is fed from one of the topics kpi.partial, kpi.late or events.ledger: the fields of the record in their order
+// AlertConfirmed is the bit of an alert's version that puts what is confirmed above what is provisional, whichever came first: offsets of two topics do not compare.
+const AlertConfirmed = 1 << 63
+
+// RecordColumns are the columns of a table that is fed from one of the topics kpi.partial, kpi.late, events.ledger or alerts: the fields of the record in their order
 // (without those that name the table), then version.
 func RecordColumns(table string) ([]Column, error) {
-	topic := map[string]string{TableLedger: event.TopicLedger, TableKPILate: event.TopicKPILate}[table]
+	topic := map[string]string{TableLedger: event.TopicLedger, TableKPILate: event.TopicKPILate, TableAlerts: event.TopicAlerts}[table]
 	if strings.HasPrefix(table, "kpi_") && topic == "" {
 		topic = event.TopicKPIPartial
 	}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"runtime"
+	"syscall"
 	"testing"
 	"time"
 
@@ -83,6 +85,21 @@ func (o *benchOp) Aborted()             {}
 
 // BenchmarkTask is the engine's work on a record without Kafka, a transaction each 5,000 records.
 func BenchmarkTask(b *testing.B) {
+	b.Run("memory", func(b *testing.B) { benchTask(b, nil, 0) })
+	for _, c := range []struct {
+		name  string
+		share int64
+	}{{"local state that fits", 1 << 30}, {"local state of a quarter of the keys", benchVisitors * 140 / 4}} {
+		b.Run(c.name, func(b *testing.B) {
+			base, err := openLocal(b.TempDir(), 64<<20, testLog(b))
+			must(b, err)
+			defer func() { must(b, base.close()) }()
+			benchTask(b, base, c.share)
+		})
+	}
+}
+
+func benchTask(b *testing.B, base *localBase, share int64) {
 	recs := benchRecords(500_000)
 	cfg := Config{Group: "g", InstanceID: "i"}.Defaults()
 	top := benchTopology("in", 1)
@@ -90,12 +107,19 @@ func BenchmarkTask(b *testing.B) {
 	var t *Task
 	b.ReportAllocs()
 	b.ResetTimer()
+	began := cpu(b)
+	defer func() { b.ReportMetric(float64(cpu(b)-began)/float64(b.N), "cpu-ns/op") }()
 	for i := 0; i < b.N; i += benchBatch {
 		k := i % len(recs)
 		if k == 0 {
 			b.StopTimer()
-			t, _ = newTask(&top, &cfg, 0, now)
+			t, _ = newTaskOn(base, &top, &cfg, 0, now)
 			t.start(0, 0, 0, true)
+			if base != nil {
+				t.local.share = share
+				t.identify("bench", topicID{})
+				must(b, base.remove(0))
+			}
 			must(b, t.ready(nil, now))
 			b.StartTimer()
 		}
@@ -105,7 +129,114 @@ func BenchmarkTask(b *testing.B) {
 		_, err := t.seal(now)
 		must(b, err)
 		t.committed()
+		must(b, t.maintain(now))
 	}
+}
+
+// cpu is the time that this process has had of processors.
+func cpu(tb testing.TB) time.Duration {
+	tb.Helper()
+	var u syscall.Rusage
+	must(tb, syscall.Getrusage(syscall.RUSAGE_SELF, &u))
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// BenchmarkState fills a task's store with b.N keys of 24 bytes and values of 8, in 128 MiB of memory, and restores it: from the whole
+// changelog, from a snapshot, and from a snapshot in enough memory.
+func BenchmarkState(b *testing.B) {
+	dir := b.TempDir()
+	var s *Store[int64]
+	top := Topology{Name: "bench", Stage: "state", Inputs: []string{"in"}, Partitions: 1, Stores: []StoreSpec{{16, "s", 1}}, New: func(t *Task) (Operator, error) {
+		s = OpenStore(t, 16, Codec[int64](Int64{}))
+		return &idleOp{}, nil
+	}}
+	cfg := Config{Group: "g", InstanceID: "i"}.Defaults()
+	base, err := openLocal(dir, 128<<20, testLog(b))
+	must(b, err)
+	defer func() { must(b, base.close()) }()
+	now := testEpoch
+	open := func(share int64) *Task {
+		t, err := newTaskOn(base, &top, &cfg, 0, now)
+		must(b, err)
+		t.local.share = share
+		t.identify("bench", topicID{})
+		return t
+	}
+	key := func(k []byte, i int) []byte {
+		return binary.BigEndian.AppendUint64(append(k[:0], "\x00\x10shop-eu:visitor:"...), uint64(i)*0x9e3779b97f4a7c15)
+	}
+	value := Int64{}.Append([]byte{1}, 1<<40)
+	step := func(what string, n int, f func()) {
+		began := cpu(b)
+		f()
+		b.ReportMetric((cpu(b)-began).Seconds()*1e6/float64(n), what)
+	}
+	var t *Task
+	step("changelog-cpu-s/1M", b.N, func() {
+		t = open(128 << 20)
+		_, _, err := t.adopt(now, span{})
+		must(b, err)
+		var k []byte
+		for i := range b.N {
+			k = key(k, i)
+			must(b, t.loadState(k, value))
+			must(b, t.relieve(now, int64(i)+1))
+		}
+		must(b, t.restoredTo(int64(b.N)))
+		must(b, t.ready(nil, now))
+		if s.Len() != b.N {
+			b.Fatalf("%d keys", s.Len())
+		}
+	})
+	t.touched = false
+	must(b, t.flushNow(now))
+	b.ReportMetric(float64(base.usage())/float64(b.N), "disk-B/key")
+	if n := len(s.base); n > 0 {
+		b.ReportMetric(float64(s.bytes)/float64(n), "counted-B/key")
+	}
+	step("snapshot-cpu-s/1M", b.N, func() {
+		t = open(128 << 20)
+		_, refused, err := t.adopt(now, span{end: 1 << 40})
+		must(b, err)
+		if refused != "" || s.Len() != b.N {
+			b.Fatalf("%d keys; refused: %s", s.Len(), refused)
+		}
+	})
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	step("snapshot-into-memory-cpu-s/1M", b.N, func() {
+		t = open(1 << 40)
+		_, _, err := t.adopt(now, span{end: 1 << 40})
+		must(b, err)
+	})
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	if len(s.base) == b.N {
+		b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/float64(b.N), "heap-B/key")
+		b.ReportMetric(float64(s.bytes)/float64(b.N), "counted-B/key")
+	}
+	t = open(128 << 20)
+	_, _, err = t.adopt(now, span{end: 1 << 40})
+	must(b, err)
+	step("get-from-disk-cpu-us", min(b.N, 100_000), func() {
+		var k []byte
+		for i := range min(b.N, 100_000) {
+			k = key(k, i*7919%b.N)
+			if _, ok := s.GetBytes(k[2:]); !ok {
+				b.Fatal("a key is missing")
+			}
+		}
+	})
+	step("get-of-no-key-cpu-us", min(b.N, 100_000), func() {
+		var k []byte
+		for i := range min(b.N, 100_000) {
+			k = key(k, i+b.N)
+			if _, ok := s.GetBytes(k[2:]); ok {
+				b.Fatal("a key too many")
+			}
+		}
+	})
 }
 
 // BenchmarkBareLoop does the same with maps that nobody could recover: the price of the engine is the difference.

@@ -2,6 +2,7 @@ package streaming
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"time"
 
@@ -41,8 +42,9 @@ const (
 // clock of the commit, because the broker's retention of tombstones goes by it.
 func (t *Task) writeChangelog() error {
 	topic := t.changelog
-	for _, x := range t.tables {
+	for i, x := range t.tables {
 		spec := x.store()
+		from, bytes := len(t.out), t.outBytes
 		err := x.flush(func(key, value []byte) {
 			r := t.mem.record()
 			b := append(binary.BigEndian.AppendUint16(t.mem.buf(2+len(key)), spec.ID), key...)
@@ -56,6 +58,16 @@ func (t *Task) writeChangelog() error {
 		})
 		if err != nil {
 			return fmt.Errorf("writing store %s of task %d: %w", spec.Name, t.part, err)
+		}
+		if len(t.out) == from {
+			continue
+		}
+		t.logged = len(t.out)
+		t.entry[i] = int64((t.outBytes - bytes) / (t.logged - from))
+		if t.local != nil {
+			if _, ok := x.(pager); !ok {
+				t.local.out = append(t.local.out, otherWrites{spec.ID, from, t.logged})
+			}
 		}
 	}
 	return nil
@@ -72,15 +84,37 @@ func (t *Task) loadState(key, value []byte) error {
 		return fault.Newf("MR-STR-005", "the changelog has entries of store %d, which this version does not know", id)
 	}
 	if value == nil {
-		return x.load(key[2:], nil)
+		if err := x.load(key[2:], nil); err != nil {
+			return unreadable(err)
+		}
+		t.loaded(x, key[2:], nil)
+		return nil
 	}
 	if len(value) == 0 || value[0] != x.store().Format {
 		return fault.Newf("MR-STR-005", "store %s has entries of format %v, this version reads %d", x.store().Name, value[:min(1, len(value))], x.store().Format)
 	}
 	if err := x.load(key[2:], value[1:]); err != nil {
-		return fault.New("MR-STR-005", err)
+		return unreadable(err)
 	}
+	t.loaded(x, key[2:], value[1:])
 	return nil
+}
+
+// unreadable says that state cannot be read, unless it is the local disk that cannot.
+func unreadable(err error) error {
+	if local := (localError{}); errors.As(err, &local) {
+		return err
+	}
+	return fault.New("MR-STR-005", err)
+}
+
+// loaded: what a table that is no pager was given is to be part of the next snapshot.
+func (t *Task) loaded(x table, key, value []byte) {
+	if t.local != nil {
+		if _, ok := x.(pager); !ok {
+			t.local.remember(x.store().ID, key, value)
+		}
+	}
 }
 
 // writeLogs turns what was appended to logs in this transaction into records: uvarint length ‖ value, again and again.

@@ -6,6 +6,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"millrace/internal/fault"
 )
 
 // send produces what t has emitted so far in the open transaction.
@@ -42,15 +44,20 @@ func (w *Worker) commit(ctx context.Context, s *session, now time.Time) error {
 	}
 	w.metrics.lastCommit.SetToCurrentTime()
 	w.metrics.commitSeconds.Observe(time.Since(began).Seconds())
-	w.metrics.transactionSeconds.Observe(time.Since(w.touchedOr(began)).Seconds())
+	latency := time.Since(w.touchedOr(began))
+	w.metrics.transactionSeconds.Observe(latency.Seconds())
 	for _, t := range w.sorted {
 		if t.touched {
+			t.latency = latency
+			if t.stats.refused > 0 {
+				w.log.Warn("records left out", "error", fault.Newf("MR-STR-021", "%d records, the last one %s/%d@%d with a key of %d bytes", t.stats.refused, t.refusedTopic, t.part, t.refused, t.refusedBytes))
+			}
 			w.metrics.observe(t)
 			t.committed()
 		}
 	}
 	w.touchedAt = time.Time{}
-	return nil
+	return w.maintain(now)
 }
 
 func (w *Worker) touchedOr(t time.Time) time.Time {
@@ -109,6 +116,7 @@ func (w *Worker) rewind(s *session) {
 	pause, resume := map[string][]int32{}, map[string][]int32{}
 	again := map[int32][]inputStart{} // an operator that is no Committer cannot go back: its task is restored
 	for _, t := range w.sorted {
+		w.metrics.replayed.Add(float64(t.inTxn))
 		goesOn := t.aborted()
 		for i := range t.in {
 			x := &t.in[i]

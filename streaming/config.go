@@ -29,12 +29,26 @@ type Config struct {
 	Disorder time.Duration `koanf:"disorder" desc:"how far behind the latest event time of an input its next event may be"`
 	// IdleAfter is how long an input without lag may be silent before watermarks no longer wait for it. Default 1 s.
 	IdleAfter time.Duration `koanf:"idle_after" desc:"how long an input without lag may be silent before watermarks no longer wait for it"`
+	// UpstreamGone is how long a later stage waits for the event time of a task of the earlier one that it hears nothing of. Default 1 min, above the earlier stage's
+	// commit interval.
+	UpstreamGone time.Duration `koanf:"upstream_gone" desc:"how long a later stage waits for the event time of a task of the earlier one that it hears nothing of"`
 	// BufferRecords bounds the records that one task holds for merging; a partition of an input above it is paused. Default 20,000.
 	BufferRecords int `koanf:"buffer_records" desc:"records that one task holds for merging"`
 	// PollRecords bounds the records of one poll. Default 10,000.
 	PollRecords int `koanf:"poll_records" desc:"records of one poll"`
 	// Parallel is the number of goroutines that run tasks. Default GOMAXPROCS.
 	Parallel int `koanf:"parallel" desc:"goroutines that run tasks; 0: one a processor"`
+
+	// MaxKeyBytes bounds the key of an input record; one with a longer key is left out, counted and told of (Refuser): state kept by it could not be written to the
+	// changelog. Default 64 KiB, at most 512 KiB.
+	MaxKeyBytes int `koanf:"max_key_bytes" desc:"bytes of an input record's key; a record with a longer one is left out and counted"`
+
+	// StateDir is where the worker keeps its local state: snapshots that a restart goes on from, and keys that memory has no room for. Empty: all state is in
+	// memory and comes from the changelog. Workers may share it: each slot has a directory of its own in it.
+	StateDir string `koanf:"state_dir" desc:"directory of local state: snapshots that a restart goes on from, and keys that memory has no room for; empty: everything in memory, restored from the changelog"`
+	// StateBytes bounds what the stores of all tasks of the worker hold in memory, about; windows, timers and the operators' own memory come on top. Default
+	// 256 MiB with a StateDir; -1 is unbounded.
+	StateBytes int64 `koanf:"state_bytes" desc:"bytes of the keyed stores of all tasks in memory, about, with state_dir; -1: unbounded"`
 
 	// SessionTimeout: a silent worker's tasks are given away after it. Default 10 s, 6 s to 5 min.
 	SessionTimeout time.Duration `koanf:"session_timeout" desc:"a silent worker's tasks are given away after it"`
@@ -56,9 +70,14 @@ func (c Config) Defaults() Config {
 	def(&c.MergeWait, 50*time.Millisecond)
 	def(&c.Disorder, 2*time.Second)
 	def(&c.IdleAfter, time.Second)
+	def(&c.UpstreamGone, time.Minute)
 	def(&c.BufferRecords, 20_000)
 	def(&c.PollRecords, 10_000)
 	def(&c.Parallel, runtime.GOMAXPROCS(0))
+	if c.StateDir != "" {
+		def(&c.StateBytes, 256<<20)
+	}
+	def(&c.MaxKeyBytes, 64<<10)
 	def(&c.SessionTimeout, 10*time.Second)
 	def(&c.RebalanceTimeout, 30*time.Second)
 	def(&c.TransactionTimeout, 10*time.Second)
@@ -89,9 +108,12 @@ func (c Config) Validate() error {
 	need(c.MergeWait >= -1 && c.MergeWait <= time.Minute, "MergeWait", c.MergeWait, "-1 or 0 to 1m")
 	need(c.Disorder >= 0 && c.Disorder <= 24*time.Hour, "Disorder", c.Disorder, "0 to 24h")
 	need(c.IdleAfter >= time.Millisecond, "IdleAfter", c.IdleAfter, "at least 1ms")
+	need(c.UpstreamGone >= time.Second, "UpstreamGone", c.UpstreamGone, "at least 1s")
 	need(c.BufferRecords >= 1, "BufferRecords", c.BufferRecords, "at least 1")
 	need(c.PollRecords >= 1, "PollRecords", c.PollRecords, "at least 1")
 	need(c.Parallel >= 1, "Parallel", c.Parallel, "at least 1")
+	need(c.MaxKeyBytes >= 1 && c.MaxKeyBytes <= 512<<10, "MaxKeyBytes", c.MaxKeyBytes, "1 to 524288")
+	need(c.StateBytes == -1 || c.StateBytes == 0 || c.StateBytes >= 1<<20, "StateBytes", c.StateBytes, "at least 1048576, or -1")
 	need(c.SessionTimeout >= 6*time.Second && c.SessionTimeout <= 5*time.Minute, "SessionTimeout", c.SessionTimeout, "6s to 5m, the brokers' bounds")
 	need(c.RebalanceTimeout >= time.Second, "RebalanceTimeout", c.RebalanceTimeout, "at least 1s")
 	need(c.TransactionTimeout >= c.CommitInterval+time.Second, "TransactionTimeout", c.TransactionTimeout, "at least CommitInterval + 1s")

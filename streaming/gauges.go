@@ -11,21 +11,33 @@ const (
 	endsEvery  = 5 * time.Second // the broker is asked how far the inputs reach
 )
 
-// gauges shows where every task stands, whether or not it has something to do.
-func (w *Worker) gauges(now time.Time) {
+// gauges shows where every task stands, whether or not it has something to do. It tells whether it was time to.
+func (w *Worker) gauges(now time.Time) bool {
 	if now.Sub(w.gauged) < gaugeEvery {
-		return
+		return false
 	}
 	w.gauged = now
 	var ends map[int32][]int64
 	if p := w.ends.Load(); p != nil {
 		ends = *p
 	}
+	running := make([]TaskStatus, 0, len(w.sorted))
 	for _, t := range w.sorted {
-		w.metrics.gauge(t, ends[t.part], now)
+		s := t.status(ends[t.part], now)
+		hot, news := t.hot.read(now)
+		if s.HotKeyShare = hot.Share; news {
+			w.log.Warn("a key is a large part of a partition", "partition", t.part, "share", hot.Share, "key_xxh3", hot.Hash)
+		}
+		running = append(running, s)
+		w.metrics.gauge(t, s, ends[t.part], now)
+	}
+	w.status.set(running)
+	if w.local != nil {
+		w.metrics.localBytes.Set(float64(w.local.usage()))
 	}
 	w.metrics.tasks.Set(float64(len(w.tasks)))
 	w.metrics.restoring.Set(float64(len(w.restoring)))
+	return true
 }
 
 // watchEnds asks now and then how far the inputs reach, until ctx ends. What fetches tell is not enough: an input that is not read, because its task waits for

@@ -126,13 +126,13 @@ func TestTheLagOfATaskIsUpToTheKnownEnd(t *testing.T) {
 		{"the answer is older than what was processed", 45, 0, 40, 0},
 	} {
 		task.start(0, c.next, c.read, false)
-		m.gauge(task, []int64{c.ask, 0}, now)
+		m.gauge(task, task.status([]int64{c.ask, 0}, now), []int64{c.ask, 0}, now)
 		if got := lag("in.a"); got != c.want {
 			t.Errorf("%s: lag %g, want %g", c.name, got, c.want)
 		}
 	}
 	m.forget(1)
-	m.gauge(task, nil, now)
+	m.gauge(task, task.status(nil, now), nil, now)
 	if got := lag("in.a"); got != 0 {
 		t.Errorf("without an answer the lag is %g, want 0", got)
 	}

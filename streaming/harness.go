@@ -2,7 +2,9 @@ package streaming
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -16,6 +18,9 @@ type Harness struct {
 	part int32
 	now  time.Time
 	task *Task
+
+	local *localBase // with Config.StateDir
+	share int64      // of memory; 0: Config.StateBytes
 
 	inputs  [][]*kgo.Record
 	offsets []int64 // committed
@@ -33,7 +38,22 @@ func NewHarness(cfg Config, top Topology, partition int32, now time.Time) (*Harn
 	if err := top.Validate(); err != nil {
 		return nil, err
 	}
+	if h.cfg.StateDir != "" {
+		base, err := openLocal(h.cfg.StateDir, h.cfg.StateBytes, slog.New(slog.DiscardHandler))
+		if err != nil {
+			return nil, err
+		}
+		h.local = base
+	}
 	return h, h.restore()
+}
+
+// Close ends a harness with a StateDir.
+func (h *Harness) Close() error {
+	if h.local == nil {
+		return nil
+	}
+	return h.local.close()
 }
 
 // Task is the task as it is now; a crash makes another.
@@ -96,7 +116,8 @@ func (h *Harness) Commit() (bool, error) {
 		return false, err
 	}
 	for _, r := range h.task.out {
-		c := &kgo.Record{Topic: r.Topic, Partition: r.Partition, Key: bytes.Clone(r.Key), Value: bytes.Clone(r.Value), Timestamp: r.Timestamp, Offset: int64(len(h.topics[r.Topic]))}
+		r.Offset = int64(len(h.topics[r.Topic]))
+		c := &kgo.Record{Topic: r.Topic, Partition: r.Partition, Key: bytes.Clone(r.Key), Value: bytes.Clone(r.Value), Timestamp: r.Timestamp, Offset: r.Offset}
 		for _, x := range r.Headers {
 			c.Headers = append(c.Headers, kgo.RecordHeader{Key: x.Key, Value: bytes.Clone(x.Value)})
 		}
@@ -106,7 +127,7 @@ func (h *Harness) Commit() (bool, error) {
 		h.offsets[i] = h.task.in[i].next
 	}
 	h.task.committed()
-	return true, nil
+	return true, h.task.maintain(h.now)
 }
 
 // Abort drops the transaction; the inputs will be read again from the last commit.
@@ -124,14 +145,31 @@ func (h *Harness) Crash() error { return h.restore() }
 func (h *Harness) Outputs(topic string) []*kgo.Record { return h.topics[topic] }
 
 func (h *Harness) restore() error {
-	t, err := newTask(&h.top, &h.cfg, h.part, h.now)
+	t, err := newTaskOn(h.local, &h.top, &h.cfg, h.part, h.now)
 	if err != nil {
 		return err
 	}
-	for _, r := range h.topics[t.changelog] {
+	state := h.topics[t.changelog]
+	from := int64(0)
+	if t.local != nil {
+		if share := cmp.Or(h.share, h.cfg.StateBytes); share > 0 {
+			t.local.share = share
+		}
+		t.identify("harness", topicID{})
+		if from, _, err = t.adopt(h.now, span{end: int64(len(state))}); err != nil {
+			return err
+		}
+	}
+	for i, r := range state[from:] {
 		if err := t.loadState(r.Key, r.Value); err != nil {
 			return fmt.Errorf("restoring task %d: %w", h.part, err)
 		}
+		if err := t.relieve(h.now, from+int64(i)+1); err != nil {
+			return fmt.Errorf("restoring task %d: %w", h.part, err)
+		}
+	}
+	if err := t.restoredTo(int64(len(state))); err != nil {
+		return fmt.Errorf("restoring task %d: %w", h.part, err)
 	}
 	for _, l := range t.logs {
 		for _, r := range h.topics[l.topic] {
@@ -153,3 +191,6 @@ func (h *Harness) restore() error {
 	h.task = t
 	return nil
 }
+
+// Operator is the task's operator as it is now; a crash makes another.
+func (h *Harness) Operator() Operator { return h.task.op }

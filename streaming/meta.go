@@ -22,9 +22,19 @@ const (
 type topicID = [16]byte
 
 // ready ends a restore: indexes are built, what the state says of itself is checked, the operator is told.
-func (t *Task) ready(ids map[string]topicID, now time.Time) error {
+func (t *Task) ready(ids map[string]topicID, now time.Time) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			local, ok := p.(localError)
+			if !ok {
+				panic(p)
+			}
+			err = local
+		}
+	}()
 	t.clock = now
 	t.water.restored(now)
+	t.down.aborted()
 	if err := t.timers.restored(); err != nil {
 		return err
 	}
@@ -43,6 +53,9 @@ func (t *Task) ready(ids map[string]topicID, now time.Time) error {
 
 // checkMeta compares what the state says of itself, and writes what it does not say yet.
 func (t *Task) checkMeta() error {
+	if how, ok := t.meta.Get(metaGrow); ok && (len(how) != 1 || how[0] != growDone) {
+		return fault.Newf("MR-STR-022", "the state of task %d in %s is being moved here from another generation", t.part, t.changelog)
+	}
 	var errs []error
 	number := func(key string, want uint32, what string) {
 		have, ok := t.meta.Get(key)

@@ -12,10 +12,15 @@ import (
 type metrics struct {
 	records, emitted, changes, timers, commits, aborts, unknown, sessions prometheus.Counter
 	restores, restoreRecords, restoreSeconds                              prometheus.Counter
+	snapshotsUsed, snapshotsRefused, localErrors                          prometheus.Counter
 	commitSeconds, transactionSeconds                                     prometheus.Histogram
 	tasks, restoring, lastCommit                                          prometheus.Gauge
 	lag, delay, buffered, keys                                            *prometheus.GaugeVec
-	windows                                                               *prometheus.CounterVec
+	stateBytes, diskKeys, latency, restoredShare, restoreTook, hotKey     *prometheus.GaugeVec
+	localBytes                                                            prometheus.Gauge
+	refused                                                               prometheus.Counter
+	replayed                                                              prometheus.Counter
+	windows, taskRecords                                                  *prometheus.CounterVec
 }
 
 func newMetrics(reg prometheus.Registerer, top Topology) (*metrics, error) {
@@ -57,6 +62,9 @@ func newMetrics(reg prometheus.Registerer, top Topology) (*metrics, error) {
 		restores:           counter("restores_total", "Tasks restored."),
 		restoreRecords:     counter("restore_records_total", "Records read to restore tasks."),
 		restoreSeconds:     counter("restore_seconds_total", "Time spent to restore tasks."),
+		snapshotsUsed:      counter("snapshots_used_total", "Tasks restored from a local snapshot and the changelog behind it."),
+		snapshotsRefused:   counter("snapshots_refused_total", "Tasks restored from the whole changelog although the worker has a local state: there was no snapshot that could be used."),
+		localErrors:        counter("local_state_errors_total", "Failures of the local state: it was made anew from the changelog."),
 		commitSeconds:      histogram("commit_seconds", "From flush to the end of a transaction."),
 		transactionSeconds: histogram("transaction_seconds", "From the first change in a transaction to its end."),
 		tasks:              one("tasks", "Tasks that the worker runs."),
@@ -66,9 +74,20 @@ func newMetrics(reg prometheus.Registerer, top Topology) (*metrics, error) {
 		delay:              gauge("watermark_delay_seconds", "How far a task's watermark, in the live lane, is behind the clock. It grows while no events come."),
 		buffered:           gauge("buffered_records", "Records of a task that were read and wait in the merge for another input."),
 		keys:               gauge("state_keys", "Keys in a store of a task's state.", "store"),
+		stateBytes:         gauge("state_bytes", "About what the stores of a task's state take in memory."),
+		diskKeys:           gauge("state_disk_keys", "Keys of a task's state that are on the local disk alone."),
+		latency:            gauge("task_commit_seconds", "From the first change to the end of the transaction that a task was part of last."),
+		restoredShare:      gauge("restored_share", "How much of a task's state has been read while it is restored, 0 to 1."),
+		restoreTook:        gauge("task_restore_seconds", "How long it took to restore a task."),
+		hotKey:             gauge("hot_key_share", "Share of a task's records of the last seconds that had the same key, at least, by a sample."),
+		localBytes:         one("local_state_bytes", "What the worker's local state takes on disk."),
+		replayed:           counter("replayed_records_total", "Input records of aborted transactions: they are processed again."),
+		refused:            counter("refused_records_total", "Input records that were left out, their key being longer than stream.max_key_bytes."),
+		taskRecords:        prometheus.NewCounterVec(prometheus.CounterOpts{Name: "millrace_stream_task_records_total", Help: "Input records of a task in committed transactions.", ConstLabels: labels}, []string{"partition"}),
 		windows:            prometheus.NewCounterVec(prometheus.CounterOpts{Name: "millrace_stream_window_events_total", Help: "Events at windows by outcome.", ConstLabels: labels}, []string{"store", "outcome"}),
 	}
 	add(m.windows)
+	add(m.taskRecords)
 	m.lastCommit.SetToCurrentTime()
 	if err := errors.Join(errs...); err != nil {
 		return nil, fmt.Errorf("registering stream metrics: %w", err)
@@ -81,9 +100,11 @@ func (m *metrics) observe(t *Task) {
 	s := t.stats
 	t.stats = taskStats{}
 	m.records.Add(float64(s.records))
+	m.taskRecords.WithLabelValues(strconv.Itoa(int(t.part))).Add(float64(s.records))
 	m.emitted.Add(float64(s.emitted))
 	m.changes.Add(float64(s.changes))
 	m.timers.Add(float64(s.timers))
+	m.refused.Add(float64(s.refused))
 	m.commits.Inc()
 	for _, w := range t.windows {
 		c, store := w.counts(), strconv.Itoa(int(w.store().ID))
@@ -94,14 +115,20 @@ func (m *metrics) observe(t *Task) {
 }
 
 // gauge shows where a task stands. ends are the inputs' ends by index as they were asked for last; what was fetched since may reach further.
-func (m *metrics) gauge(t *Task, ends []int64, now time.Time) {
+func (m *metrics) gauge(t *Task, s TaskStatus, ends []int64, now time.Time) {
 	p := strconv.Itoa(int(t.part))
 	for i := range t.in {
-		end := t.merge.q[i].end
-		if ends != nil {
-			end = max(end, ends[i])
+		m.lag.WithLabelValues(p, t.in[i].topic).Set(float64(t.lag(i, ends)))
+	}
+	m.hotKey.WithLabelValues(p).Set(s.HotKeyShare)
+	m.stateBytes.WithLabelValues(p).Set(float64(s.StateBytes))
+	m.latency.WithLabelValues(p).Set(s.CommitLatency.Seconds())
+	if t.local != nil {
+		n := 0
+		for _, x := range t.local.pagers {
+			n += x.onDiskAlone()
 		}
-		m.lag.WithLabelValues(p, t.in[i].topic).Set(float64(max(0, end-t.in[i].next)))
+		m.diskKeys.WithLabelValues(p).Set(float64(n))
 	}
 	for _, x := range t.tables {
 		if id := x.store().ID; id >= FirstStoreID || id == storeTimers {
@@ -117,7 +144,8 @@ func (m *metrics) gauge(t *Task, ends []int64, now time.Time) {
 // forget takes a task's gauges away: it is another worker's now.
 func (m *metrics) forget(part int32) {
 	p := prometheus.Labels{"partition": strconv.Itoa(int(part))}
-	for _, v := range []*prometheus.GaugeVec{m.lag, m.delay, m.buffered, m.keys} {
+	for _, v := range []*prometheus.GaugeVec{m.lag, m.delay, m.buffered, m.keys, m.stateBytes, m.diskKeys, m.latency, m.hotKey, m.restoreTook, m.restoredShare} {
 		v.DeletePartialMatch(p)
 	}
+	m.taskRecords.DeletePartialMatch(p)
 }

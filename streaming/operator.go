@@ -30,6 +30,12 @@ type LogRestorer interface {
 	RestoreLog(log string, value []byte, written time.Time) error
 }
 
+// Refuser is implemented by operators that want to put records somewhere that the engine leaves out (Config.MaxKeyBytes): Refused is called in place of Process, and may
+// emit. Nothing may be kept under r.Key.
+type Refuser interface {
+	Refused(in int, r *kgo.Record) error
+}
+
 // Restored is implemented by operators that derive memory from their stores: it is called once, after stores and logs are restored and
 // before the first Process.
 type Restored interface {

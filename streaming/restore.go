@@ -5,8 +5,11 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
+	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -32,7 +35,7 @@ type restored struct {
 // it yet (markers travel), and a former owner may have left an open one. So each state partition gets a barrier, a record outside of
 // any transaction: read_committed shows it only when everything before it is decided, and being the last of its key no compaction
 // takes it away. What is read up to the barrier is the state that belongs to the offsets.
-func (w *Worker) restore(ctx context.Context, starts map[int32][]inputStart) ([]*Task, error) {
+func (w *Worker) restore(ctx context.Context, starts map[int32][]inputStart, memory int64) ([]*Task, error) {
 	begun := time.Now()
 	opts := append([]kgo.Opt{}, w.opts...)
 	opts = append(opts, kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.ConsumeResetOffset(kgo.NoResetOffset()), kgo.RecordPartitioner(kgo.ManualPartitioner()),
@@ -43,18 +46,32 @@ func (w *Worker) restore(ctx context.Context, starts map[int32][]inputStart) ([]
 	}
 	defer cl.Close()
 
-	r := &restorer{w: w, cl: cl, adm: kadm.NewClient(cl), tasks: map[int32]*Task{}, parts: map[topicPartition]*restorePart{}}
+	r := &restorer{memory: memory, moved: map[int32]*restoreProgress{}, w: w, cl: cl, adm: kadm.NewClient(cl), tasks: map[int32]*Task{}, parts: map[topicPartition]*restorePart{}}
+	defer func() {
+		for p, moved := range r.moved {
+			w.status.end(p, moved)
+			w.metrics.restoredShare.DeleteLabelValues(strconv.Itoa(int(p)))
+		}
+	}()
 	if err := r.prepare(ctx, starts); err != nil {
 		return nil, err
 	}
 	if err := r.barriers(ctx); err != nil {
 		return nil, err
 	}
+	if err := r.snapshots(ctx); err != nil {
+		return nil, err
+	}
 	if err := r.read(ctx); err != nil {
 		return nil, err
 	}
 	var out []*Task
-	for _, t := range r.tasks {
+	took := time.Since(begun).Seconds()
+	for p, t := range r.tasks {
+		w.metrics.restoreTook.WithLabelValues(strconv.Itoa(int(p))).Set(took)
+		if err := t.restoredTo(r.parts[topicPartition{t.changelog, p}].barrier + 1); err != nil {
+			return nil, err
+		}
 		if err := t.ready(w.ids, time.Now()); err != nil {
 			return nil, err
 		}
@@ -62,7 +79,7 @@ func (w *Worker) restore(ctx context.Context, starts map[int32][]inputStart) ([]
 	}
 	w.metrics.restores.Add(float64(len(out)))
 	w.metrics.restoreSeconds.Add(time.Since(begun).Seconds())
-	w.log.Info("state restored", "tasks", len(out), "records", r.records, "seconds", time.Since(begun).Seconds())
+	w.log.Info("state restored", "tasks", len(out), "records", r.records.Load(), "seconds", time.Since(begun).Seconds())
 	return out, nil
 }
 
@@ -77,14 +94,19 @@ type restorer struct {
 	adm     *kadm.Client
 	tasks   map[int32]*Task
 	parts   map[topicPartition]*restorePart
-	records int64
+	moved   map[int32]*restoreProgress
+	records atomic.Int64
+	memory  int64 // a task's part of the worker's bound
 }
 
 // restorePart is one partition that holds state.
 type restorePart struct {
 	t       *Task
-	log     int   // index of the log, -1 for the changelog
-	barrier int64 // its offset
+	log     int              // index of the log, -1 for the changelog
+	barrier int64            // its offset
+	from    int64            // where reading begins, -1 at the start
+	at      int64            // where it is
+	moved   *restoreProgress // of the task
 	done    bool
 }
 
@@ -100,18 +122,22 @@ func (r *restorer) prepare(ctx context.Context, starts map[int32][]inputStart) e
 		if len(ins) != len(r.w.top.Inputs) {
 			return fmt.Errorf("task %d was assigned with %d of %d inputs", p, len(ins), len(r.w.top.Inputs))
 		}
-		t, err := newTask(&r.w.top, &r.w.cfg, p, time.Now())
+		t, err := newTaskOn(r.w.local, &r.w.top, &r.w.cfg, p, time.Now())
 		if err != nil {
 			return err
+		}
+		if t.local != nil {
+			t.local.share = r.memory
 		}
 		for _, x := range ins {
 			end, _ := ends.Lookup(r.w.top.Inputs[x.in], p)
 			t.start(x.in, x.offset, end.Offset, x.fresh)
 		}
 		r.tasks[p] = t
-		r.parts[topicPartition{t.changelog, p}] = &restorePart{t: t, log: -1}
+		r.moved[p] = r.w.status.begin(p)
+		r.parts[topicPartition{t.changelog, p}] = &restorePart{t: t, log: -1, from: -1, at: -1, moved: r.moved[p]}
 		for i, l := range t.logs {
-			r.parts[topicPartition{l.topic, p}] = &restorePart{t: t, log: i}
+			r.parts[topicPartition{l.topic, p}] = &restorePart{t: t, log: i, from: -1, at: -1, moved: r.moved[p]}
 		}
 	}
 	return nil
@@ -136,10 +162,50 @@ func (r *restorer) barriers(ctx context.Context) error {
 	return nil
 }
 
+// snapshots loads what the local base has of the tasks, so that only the rest of their changelogs need be read.
+func (r *restorer) snapshots(ctx context.Context) error {
+	if r.w.local == nil {
+		return nil
+	}
+	cluster, maxAge, err := r.w.describeState(ctx, r.adm)
+	if err != nil {
+		return err
+	}
+	topic := ChangelogTopic(r.w.top)
+	starts, err := r.adm.ListStartOffsets(ctx, topic)
+	if err == nil {
+		err = starts.Error()
+	}
+	if err != nil {
+		return fmt.Errorf("listing where the changelog starts: %w", err)
+	}
+	for p, t := range r.tasks {
+		part := r.parts[topicPartition{topic, p}]
+		first, _ := starts.Lookup(topic, p)
+		t.identify(cluster, r.w.stateID)
+		from, refused, err := t.adopt(time.Now(), span{start: first.Offset, end: part.barrier + 1, maxAge: maxAge})
+		if err != nil {
+			return err
+		}
+		part.from = from
+		if refused != "" {
+			r.w.metrics.snapshotsRefused.Inc()
+			r.w.log.Info("local snapshot not used", "partition", p, "reason", refused)
+		} else {
+			r.w.metrics.snapshotsUsed.Inc()
+			r.w.log.Info("local snapshot used", "partition", p, "changelog_behind", part.barrier-from)
+		}
+	}
+	return nil
+}
+
 func (r *restorer) read(ctx context.Context) error {
 	from := map[string]map[int32]kgo.Offset{}
 	for tp, p := range r.parts {
 		at := kgo.NewOffset().AtStart()
+		if p.from >= 0 {
+			at = kgo.NewOffset().At(p.from)
+		}
 		if p.log >= 0 {
 			at = kgo.NewOffset().AfterMilli(time.Now().Add(-p.t.logs[p.log].spec.Retention).UnixMilli())
 		}
@@ -148,9 +214,12 @@ func (r *restorer) read(ctx context.Context) error {
 		}
 		from[tp.topic][tp.partition] = at
 	}
+	for _, p := range r.parts {
+		p.moved.of.Add(p.barrier - max(p.from, 0))
+	}
 	r.cl.AddConsumePartitions(from)
 	left := len(r.parts)
-	said, moved := time.Now(), time.Now()
+	said, shown, moved := time.Now(), time.Now(), time.Now()
 	for left > 0 {
 		f, err := r.poll(ctx)
 		if err != nil {
@@ -161,38 +230,93 @@ func (r *restorer) read(ctx context.Context) error {
 		} else if silent := time.Since(moved); silent > max(time.Minute, 3*r.w.cfg.TransactionTimeout) {
 			return fault.Newf(hangingID, "restoring: nothing more can be read of %s for %s", strings.Join(r.open(), ", "), silent.Round(time.Second))
 		}
-		var errs []error
-		f.EachError(func(topic string, p int32, err error) {
-			errs = append(errs, fmt.Errorf("reading %s/%d to restore: %w", topic, p, err))
-		})
-		f.EachPartition(func(fp kgo.FetchTopicPartition) {
-			p := r.parts[topicPartition{fp.Topic, fp.Partition}]
-			if p == nil || p.done {
-				return
-			}
-			for _, rec := range fp.Records {
-				if rec.Offset >= p.barrier {
-					p.done = true
-					left--
-					r.cl.PauseFetchPartitions(map[string][]int32{fp.Topic: {fp.Partition}})
-					break
-				}
-				r.records++
-				if err := r.apply(p, rec); err != nil {
-					errs = append(errs, fmt.Errorf("restoring from %s/%d@%d: %w", rec.Topic, rec.Partition, rec.Offset, err))
-					return
-				}
-			}
-		})
-		if err := errors.Join(errs...); err != nil {
+		n, err := r.applyAll(f)
+		if err != nil {
 			return err
 		}
-		if r.w.metrics.restoreRecords.Add(float64(f.NumRecords())); time.Since(said) > 5*time.Second {
+		left -= n
+		if r.w.metrics.restoreRecords.Add(float64(f.NumRecords())); time.Since(shown) > time.Second {
+			shown = time.Now()
+			r.show()
+		}
+		if time.Since(said) > 5*time.Second {
 			said = time.Now()
-			r.w.log.Info("restoring state", "records", r.records, "partitions_left", left)
+			r.w.log.Info("restoring state", "records", r.records.Load(), "partitions_left", left, "share", r.share())
 		}
 	}
 	return nil
+}
+
+// applyAll applies what was read, each task on one goroutine. It tells how many partitions are complete.
+func (r *restorer) applyAll(f kgo.Fetches) (complete int, err error) {
+	var errs []error
+	f.EachError(func(topic string, p int32, err error) {
+		errs = append(errs, fmt.Errorf("reading %s/%d to restore: %w", topic, p, err))
+	})
+	work := map[*Task][]kgo.FetchTopicPartition{}
+	f.EachPartition(func(fp kgo.FetchTopicPartition) {
+		if p := r.parts[topicPartition{fp.Topic, fp.Partition}]; p != nil && !p.done {
+			work[p.t] = append(work[p.t], fp)
+		}
+	})
+	if err := errors.Join(errs...); err != nil {
+		return 0, err
+	}
+	err = r.w.each(slices.Collect(maps.Keys(work)), func(t *Task) error {
+		for _, fp := range work[t] {
+			if err := r.applyPart(r.parts[topicPartition{fp.Topic, fp.Partition}], fp.Records); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	for _, fps := range work {
+		for _, fp := range fps {
+			if r.parts[topicPartition{fp.Topic, fp.Partition}].done {
+				complete++
+				r.cl.PauseFetchPartitions(map[string][]int32{fp.Topic: {fp.Partition}})
+			}
+		}
+	}
+	return complete, err
+}
+
+// applyPart applies records of one partition, up to its barrier.
+func (r *restorer) applyPart(p *restorePart, recs []*kgo.Record) error {
+	n := int64(0)
+	defer func() { r.records.Add(n) }()
+	for _, rec := range recs {
+		if p.at < 0 {
+			p.moved.of.Add(max(p.from, 0) - rec.Offset) // where the partition begins was not known
+			p.at = rec.Offset
+		}
+		p.moved.read.Add(rec.Offset + 1 - p.at)
+		p.at = rec.Offset + 1
+		if rec.Offset >= p.barrier {
+			p.done = true
+			return nil
+		}
+		n++
+		if err := r.apply(p, rec); err != nil {
+			return fmt.Errorf("restoring from %s/%d@%d: %w", rec.Topic, rec.Partition, rec.Offset, err)
+		}
+	}
+	return nil
+}
+
+// show shows how far each task is.
+func (r *restorer) show() {
+	for part, p := range r.moved {
+		r.w.metrics.restoredShare.WithLabelValues(strconv.Itoa(int(part))).Set(p.share())
+	}
+}
+
+func (r *restorer) share() float64 {
+	var of, read int64
+	for _, p := range r.moved {
+		of, read = of+p.of.Load(), read+p.read.Load()
+	}
+	return min(1, float64(read)/float64(max(of, 1)))
 }
 
 // poll waits a second at most, so that a partition that gives nothing is noticed.
@@ -223,7 +347,10 @@ func (r *restorer) open() []string {
 
 func (r *restorer) apply(p *restorePart, rec *kgo.Record) error {
 	if p.log < 0 {
-		return p.t.loadState(rec.Key, rec.Value)
+		if err := p.t.loadState(rec.Key, rec.Value); err != nil {
+			return err
+		}
+		return p.t.relieve(time.Now(), rec.Offset+1)
 	}
 	l := &p.t.logs[p.log]
 	if time.Since(rec.Timestamp) > l.spec.Retention {

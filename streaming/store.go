@@ -3,6 +3,7 @@ package streaming
 import (
 	"encoding/binary"
 	"fmt"
+	"unsafe"
 )
 
 // table is a piece of a task's state as the engine sees it: typed outside, keys and encoded values inside. It holds the committed base
@@ -24,6 +25,8 @@ type Codec[V any] interface {
 }
 
 // Store is keyed state of one task. Values are never mutated in place: Put a new one. It belongs to the task's goroutine.
+//
+// Without a local base (Config.StateDir) every key is in base. With one, base holds what is in memory of the store, see paging.go.
 type Store[V any] struct {
 	t     *Task
 	s     StoreSpec
@@ -31,9 +34,12 @@ type Store[V any] struct {
 	base  map[string]*cell[V]
 	dirty []*cell[V]
 	slab  []cell[V]
-	live  int // keys that exist now
+	live  int   // keys that exist now
+	bytes int64 // what the cells take, about
+	cost  int64 // of a cell, without its key and what its value points to
 	epoch uint64
 	buf   []byte
+	disk  *paging[V] // nil without a local base
 }
 
 // cell is one key: what it is now, and what it was when the open transaction first changed it.
@@ -41,20 +47,33 @@ type cell[V any] struct {
 	key         string
 	now, before V
 	epoch       uint64 // of the transaction that changed it last
+	size        uint32 // of the encoded value as of the last flush
 	live, lived bool
+	used        bool // since the clock's hand passed, see paging.go
+	disk        diskState
 }
+
+// mapCost is what a key takes in a map of cells, about.
+const mapCost = 40
 
 // OpenStore makes the store with the given id, which the topology declares. It is called in Topology.New only; a wrong or repeated id
 // fails the task.
 func OpenStore[V any](t *Task, id uint16, c Codec[V]) *Store[V] {
-	s := &Store[V]{t: t, s: t.declared(id), codec: c, base: map[string]*cell[V]{}, epoch: 1}
+	s := &Store[V]{t: t, s: t.declared(id), codec: c, base: map[string]*cell[V]{}, epoch: 1, cost: mapCost + int64(unsafe.Sizeof(cell[V]{}))}
+	if t.local != nil {
+		s.disk = newPaging[V](t.local, id)
+	}
 	t.register(s)
 	return s
 }
 
 // Get gives the value of key.
 func (s *Store[V]) Get(key string) (V, bool) {
-	if c := s.base[key]; c != nil && c.live {
+	c := s.base[key]
+	if s.disk != nil {
+		c = s.fetched(c, unsafeBytes(key))
+	}
+	if c != nil && c.live {
 		return c.now, true
 	}
 	var zero V
@@ -63,7 +82,11 @@ func (s *Store[V]) Get(key string) (V, bool) {
 
 // GetBytes is Get without making a string of the key.
 func (s *Store[V]) GetBytes(key []byte) (V, bool) {
-	if c := s.base[string(key)]; c != nil && c.live {
+	c := s.base[string(key)]
+	if s.disk != nil {
+		c = s.fetched(c, key)
+	}
+	if c != nil && c.live {
 		return c.now, true
 	}
 	var zero V
@@ -73,6 +96,9 @@ func (s *Store[V]) GetBytes(key []byte) (V, bool) {
 // Put sets the value of key.
 func (s *Store[V]) Put(key string, v V) {
 	c := s.base[key]
+	if c == nil && s.disk != nil {
+		c = s.fetch(unsafeBytes(key))
+	}
 	if c == nil {
 		c = s.cell(key)
 	}
@@ -82,6 +108,9 @@ func (s *Store[V]) Put(key string, v V) {
 // PutBytes is Put; it makes a string of the key only when the key is new.
 func (s *Store[V]) PutBytes(key []byte, v V) {
 	c := s.base[string(key)]
+	if c == nil && s.disk != nil {
+		c = s.fetch(key)
+	}
 	if c == nil {
 		c = s.cell(string(key))
 	}
@@ -89,16 +118,15 @@ func (s *Store[V]) PutBytes(key []byte, v V) {
 }
 
 // Delete removes key.
-func (s *Store[V]) Delete(key string) {
-	if c := s.base[key]; c != nil && c.live {
-		var zero V
-		s.set(c, zero, false)
-	}
-}
+func (s *Store[V]) Delete(key string) { s.DeleteBytes(unsafeBytes(key)) }
 
 // DeleteBytes is Delete.
 func (s *Store[V]) DeleteBytes(key []byte) {
-	if c := s.base[string(key)]; c != nil && c.live {
+	c := s.base[string(key)]
+	if c == nil && s.disk != nil {
+		c = s.fetch(key)
+	}
+	if c != nil && c.live {
 		var zero V
 		s.set(c, zero, false)
 	}
@@ -110,6 +138,10 @@ func (s *Store[V]) Len() int { return s.live }
 // Range calls f for every key in no order until it gives false. f may Put and Delete; keys put meanwhile may or may not be seen.
 // An operator whose outputs depend on that order is not deterministic.
 func (s *Store[V]) Range(f func(key string, v V) bool) {
+	if s.disk != nil && s.disk.paged() {
+		s.rangePaged(f)
+		return
+	}
 	for k, c := range s.base {
 		if c.live && !f(k, c.now) {
 			return
@@ -117,15 +149,36 @@ func (s *Store[V]) Range(f func(key string, v V) bool) {
 	}
 }
 
+// cell makes one for a key that has none.
 func (s *Store[V]) cell(key string) *cell[V] {
-	if len(s.slab) == 0 {
-		s.slab = make([]cell[V], 64)
+	var c *cell[V]
+	if d := s.disk; d != nil {
+		c = d.take()
+	} else {
+		if len(s.slab) == 0 {
+			s.slab = make([]cell[V], 64)
+		}
+		c = &s.slab[0]
+		s.slab = s.slab[1:]
 	}
-	c := &s.slab[0]
-	s.slab = s.slab[1:]
 	c.key = key
 	s.base[key] = c
+	s.bytes += s.cost + int64(len(key))
 	return c
+}
+
+// forget takes a cell away.
+func (s *Store[V]) forget(c *cell[V]) {
+	delete(s.base, c.key)
+	s.bytes -= s.cost + int64(len(c.key)) + int64(c.size)
+	if s.disk != nil {
+		s.disk.give(c)
+	}
+}
+
+func (s *Store[V]) resize(c *cell[V], n int) {
+	s.bytes += int64(n) - int64(c.size)
+	c.size = uint32(n)
 }
 
 func (s *Store[V]) set(c *cell[V], v V, live bool) {
@@ -141,30 +194,50 @@ func (s *Store[V]) set(c *cell[V], v V, live bool) {
 			s.live--
 		}
 	}
-	c.now, c.live = v, live
+	c.now, c.live, c.used = v, live, true
 }
 
 func (s *Store[V]) store() StoreSpec { return s.s }
 func (s *Store[V]) size() int        { return s.live }
+func (s *Store[V]) resident() int64  { return s.bytes }
 
 func (s *Store[V]) load(key, value []byte) error {
+	if d := s.disk; d != nil {
+		if d.blind {
+			return d.write(key, value)
+		}
+		c := s.base[string(key)]
+		if c == nil {
+			var err error
+			if c, err = s.find(key); err != nil {
+				return localError{err}
+			}
+		}
+		return s.loadPaged(c, key, value)
+	}
 	if value == nil {
 		if c := s.base[string(key)]; c != nil {
-			delete(s.base, c.key)
+			s.forget(c)
 			s.live--
 		}
 		return nil
 	}
+	return s.loadCell(s.base[string(key)], key, value)
+}
+
+func (s *Store[V]) loadCell(c *cell[V], key, value []byte) error {
 	v, err := s.codec.Decode(value)
 	if err != nil {
 		return fmt.Errorf("decoding a value of store %s: %w", s.s.Name, err)
 	}
-	c := s.base[string(key)]
 	if c == nil {
 		c = s.cell(string(key))
+	}
+	if !c.live {
 		s.live++
 	}
 	c.now, c.live = v, true
+	s.resize(c, len(value))
 	return nil
 }
 
@@ -176,6 +249,7 @@ func (s *Store[V]) flush(put func(key, value []byte)) error {
 			if s.buf == nil {
 				s.buf = []byte{}
 			}
+			s.resize(c, len(s.buf))
 			put(unsafeBytes(c.key), s.buf)
 		case c.lived:
 			put(unsafeBytes(c.key), nil)
@@ -188,8 +262,10 @@ func (s *Store[V]) commit() {
 	var zero V
 	for i, c := range s.dirty {
 		c.before = zero
-		if !c.live {
-			delete(s.base, c.key)
+		if s.disk != nil {
+			s.commitPaged(c)
+		} else if !c.live {
+			s.forget(c)
 		}
 		s.dirty[i] = nil
 	}
@@ -206,8 +282,8 @@ func (s *Store[V]) abort() {
 			s.live++
 		}
 		c.now, c.live, c.before = c.before, c.lived, zero
-		if !c.live {
-			delete(s.base, c.key)
+		if !c.live && c.disk == onDisk {
+			s.forget(c)
 		}
 		s.dirty[i] = nil
 	}

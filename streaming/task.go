@@ -34,17 +34,26 @@ type Task struct {
 	timers *timers
 	meta   *Store[[]byte]
 
-	touched   bool // something happened that must be committed
-	out       []*kgo.Record
-	outBytes  int
-	sent      int                // how many of out are with the producer
-	inTxn     int                // records processed in the open transaction
-	ids       map[string]topicID // of the inputs
-	logs      []logBuffer
-	mem       slab
-	changelog string
-	lastTick  time.Time
-	tickSec   int64
+	touched  bool // something happened that must be committed
+	out      []*kgo.Record
+	outBytes int
+	sent     int                // how many of out are with the producer
+	inTxn    int                // records processed in the open transaction
+	ids      map[string]topicID // of the inputs
+	logs     []logBuffer
+	mem      slab
+	entry    []int64 // bytes of what each table last wrote, by entry
+	latency  time.Duration
+	hot      hotKeys
+	// the record that was left out last
+	refused      int64
+	refusedTopic string
+	refusedBytes int
+	logged       int // outputs up to the last changelog record
+	changelog    string
+	local        *localPart // nil: all state is in memory
+	lastTick     time.Time
+	tickSec      int64
 
 	stats taskStats
 }
@@ -73,15 +82,23 @@ type logBuffer struct {
 	vals  []byte
 }
 
-type taskStats struct{ records, emitted, changes, timers int64 }
+type taskStats struct{ records, emitted, changes, timers, refused int64 }
 
-func newTask(top *Topology, cfg *Config, part int32, now time.Time) (_ *Task, err error) {
+func newTask(top *Topology, cfg *Config, part int32, now time.Time) (*Task, error) {
+	return newTaskOn(nil, top, cfg, part, now)
+}
+
+// newTaskOn makes a task whose state has a local base.
+func newTaskOn(base *localBase, top *Topology, cfg *Config, part int32, now time.Time) (_ *Task, err error) {
 	t := &Task{top: top, cfg: cfg, part: part, clock: now, byID: map[uint16]table{}, lastTick: now, tickSec: now.Unix(), changelog: ChangelogTopic(*top)}
 	for _, topic := range top.Inputs {
 		t.in = append(t.in, input{topic: topic})
 	}
 	for _, l := range top.Logs {
 		t.logs = append(t.logs, logBuffer{spec: l, topic: LogTopic(*top, l.Name)})
+	}
+	if base != nil {
+		t.local = newLocalPart(base, part)
 	}
 	t.meta = OpenStore(t, storeMeta, Codec[[]byte](Bytes{}))
 	t.up, t.down = openUpstream(t), newDownstream(t)
@@ -96,6 +113,7 @@ func newTask(top *Topology, cfg *Config, part int32, now time.Time) (_ *Task, er
 	if t.op, err = top.New(t); err != nil {
 		return nil, fault.Newf("MR-STR-006", "making the operator of task %d: %w", part, err)
 	}
+	t.entry = make([]int64, len(t.tables))
 	if t.openErr != nil {
 		return nil, fault.Newf("MR-STR-006", "making the operator of task %d: %w", part, t.openErr)
 	}
@@ -240,6 +258,7 @@ func (t *Task) process(in int, r *kgo.Record) error {
 	t.inTxn++
 	if !r.Attrs.IsControl() && !t.up.observe(in, r) {
 		t.stats.records++
+		t.hot.note(r.Key)
 		if err := t.guard(in, r); err != nil {
 			return err
 		}
@@ -248,14 +267,34 @@ func (t *Task) process(in int, r *kgo.Record) error {
 	return t.advance()
 }
 
+// refuse notes a record that is left out.
+func (t *Task) refuse(in int, r *kgo.Record) error {
+	t.stats.refused++
+	t.refused = r.Offset
+	t.refusedTopic, t.refusedBytes = r.Topic, len(r.Key)
+	if x, ok := t.op.(Refuser); ok {
+		return x.Refused(in, r)
+	}
+	return nil
+}
+
 // guard calls Process and turns a panic into an error that names the record.
 func (t *Task) guard(in int, r *kgo.Record) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			err = fault.Newf("MR-STR-006", "processing %s/%d@%d: panic: %v\n%s", r.Topic, r.Partition, r.Offset, p, debug.Stack())
+			if local, ok := p.(localError); ok {
+				err = local
+			} else {
+				err = fault.Newf("MR-STR-006", "processing %s/%d@%d: panic: %v\n%s", r.Topic, r.Partition, r.Offset, p, debug.Stack())
+			}
 		}
 	}()
-	if err = t.op.Process(in, r); err != nil {
+	if len(r.Key) > t.cfg.MaxKeyBytes {
+		err = t.refuse(in, r)
+	} else {
+		err = t.op.Process(in, r)
+	}
+	if err != nil {
 		return fault.Newf("MR-STR-006", "processing %s/%d@%d: %w", r.Topic, r.Partition, r.Offset, err)
 	}
 	return nil
@@ -277,6 +316,7 @@ func (t *Task) advance() error {
 	for {
 		tm, ok := t.timers.pop(t.Watermark())
 		if !ok {
+			t.down.reached = t.Watermark()
 			return nil
 		}
 		t.stats.timers++
@@ -289,7 +329,11 @@ func (t *Task) advance() error {
 func (t *Task) call(what string, f func() error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			err = fault.Newf("MR-STR-006", "%s of task %d: panic: %v\n%s", what, t.part, p, debug.Stack())
+			if local, ok := p.(localError); ok {
+				err = local
+			} else {
+				err = fault.Newf("MR-STR-006", "%s of task %d: panic: %v\n%s", what, t.part, p, debug.Stack())
+			}
 		}
 	}()
 	if err = f(); err != nil {
@@ -346,6 +390,9 @@ func (t *Task) committed() {
 		x.commit()
 	}
 	t.timers.committed()
+	if t.local != nil {
+		t.local.committed(t)
+	}
 	t.forget()
 	if c, ok := t.op.(Committer); ok {
 		c.Committed()
@@ -361,6 +408,9 @@ func (t *Task) aborted() bool {
 		x.abort()
 	}
 	t.timers.aborted()
+	if t.local != nil {
+		t.local.aborted()
+	}
 	t.merge.reset()
 	t.down.aborted()
 	t.stats = taskStats{}
@@ -380,7 +430,7 @@ func (t *Task) forget() {
 		t.logs[i].vals = t.logs[i].vals[:0]
 	}
 	clear(t.out)
-	t.out, t.outBytes, t.sent, t.inTxn, t.touched = t.out[:0], 0, 0, 0, false
+	t.out, t.outBytes, t.sent, t.logged, t.inTxn, t.touched = t.out[:0], 0, 0, 0, 0, false
 	t.up.ended()
 	t.mem.reset()
 }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -42,6 +44,8 @@ func (w *Worker) checkTopics(ctx context.Context) error {
 				errs = append(errs, fault.Newf("MR-STR-002", "topic %s has %d partitions, the topology has %d", name, len(d.Partitions), w.top.Partitions))
 			case slices.Contains(w.top.Inputs, name):
 				w.ids[name] = d.ID
+			case name == ChangelogTopic(w.top):
+				w.stateID = d.ID
 			}
 		}
 		if err = errors.Join(errs...); err == nil || !missing || time.Now().After(deadline) {
@@ -53,6 +57,37 @@ func (w *Worker) checkTopics(ctx context.Context) error {
 		case <-time.After(200 * time.Millisecond):
 		}
 	}
+}
+
+// describeState learns what a local snapshot must fit: the cluster, and for how long the changelog keeps tombstones.
+func (w *Worker) describeState(ctx context.Context, adm *kadm.Client) (cluster string, maxAge time.Duration, err error) {
+	meta, err := adm.BrokerMetadata(ctx)
+	if err != nil {
+		return "", 0, fmt.Errorf("asking for the cluster's id: %w", err)
+	}
+	topic := ChangelogTopic(w.top)
+	configs, err := adm.DescribeTopicConfigs(ctx, topic)
+	if err != nil {
+		return "", 0, fmt.Errorf("asking for the configuration of %s: %w", topic, err)
+	}
+	keep := 24 * time.Hour // the brokers' default
+	compacted := true
+	if c, err := configs.On(topic, nil); err == nil && c.Err == nil { // without the right to ask, the defaults are assumed
+		for _, x := range c.Configs {
+			switch v := x.MaybeValue(); x.Key {
+			case "delete.retention.ms":
+				if ms, err := strconv.ParseInt(v, 10, 64); err == nil {
+					keep = time.Duration(ms) * time.Millisecond
+				}
+			case "cleanup.policy":
+				compacted = strings.Contains(v, "compact")
+			}
+		}
+	}
+	if !compacted {
+		return meta.Cluster, 0, nil // nothing of it goes before it all does
+	}
+	return meta.Cluster, max(keep/2, time.Millisecond), nil
 }
 
 var errEmptyTopic = errors.New("it has no partitions yet")

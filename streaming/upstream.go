@@ -10,14 +10,15 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// HeaderWatermark is the header of a record that a task writes for a later stage: its partition (u32) and its watermark (i64, µs), big endian.
+// HeaderWatermark is the header of a record that a task writes for a later stage: its partition (u32), its watermark (i64, µs), big endian, and whether its inputs are idle
+// (u8).
 //
 // Behind a change of keys a partition holds what many tasks wrote, and these may be far apart: a bound on disorder that is right for what one of them writes is wrong for
-// all of them together. So each says how far it is, and the later stage is as far as the last of them (as in Flink, where watermarks travel through every channel: Carbone
+// all of them together. So each says how far it is, and the later stage is as far as the last of them that is not idle (as in Flink, where watermarks travel through every channel: Carbone
 // et al., "Apache Flink", IEEE Data Eng. Bull. 2015, §4.2).
 const HeaderWatermark = "wm"
 
-const watermarkBytes = 12
+const watermarkBytes = 13
 
 // upstream is the event time of those inputs that tasks of an earlier stage write. Its store holds, for each such topic, how far every task has come.
 type upstream struct {
@@ -63,13 +64,13 @@ func (u *upstream) observe(in int, r *kgo.Record) (heartbeat bool) {
 		return false
 	}
 	h := r.Headers[i].Value
-	p, at := int(binary.BigEndian.Uint32(h)), int64(binary.BigEndian.Uint64(h[4:]))
+	p, at, idle := int(binary.BigEndian.Uint32(h)), int64(binary.BigEndian.Uint64(h[4:])), h[12] == 1
 	if p >= x.n { // of a stage with more tasks than the topology says: nothing to go by
 		return r.Key == nil && r.Value == nil
 	}
 	x.heard[p] = u.t.clock
-	if s := u.sources(x)[p]; s.idle || at > s.at {
-		u.change(x)[p] = source{at: max(at, s.at)}
+	if s := u.sources(x)[p]; s.idle != idle || at > s.at {
+		u.change(x)[p] = source{at: max(at, s.at), idle: idle}
 		u.t.water.stale = true
 	}
 	return r.Key == nil && r.Value == nil
@@ -93,11 +94,12 @@ func (u *upstream) change(x *sources) []source {
 	return s
 }
 
-// decideIdle marks the tasks that have been silent for too long with nothing left to read.
-func (u *upstream) decideIdle(in int, now time.Time, after time.Duration) (decided bool) {
+// decideGone no longer waits for tasks that nothing has been heard of for so long that nobody can be running them. Silence alone is no sign that a task is idle: what it has
+// written comes with its next commit.
+func (u *upstream) decideGone(in int, now time.Time) (decided bool) {
 	x := u.in[in]
 	for p, heard := range x.heard {
-		if now.Sub(heard) >= after && !u.sources(x)[p].idle {
+		if now.Sub(heard) >= u.t.cfg.UpstreamGone && !u.sources(x)[p].idle {
 			u.change(x)[p].idle = true
 			decided = true
 		}
@@ -172,39 +174,45 @@ func (sourcesCodec) Decode(b []byte) ([]source, error) {
 type downstream struct {
 	t     *Task
 	every time.Duration
-	told  []int64 // by topic and partition: the watermark that the last record said
+	told  []told // by topic and partition: what the last record said
 	beat  time.Time
+	// reached is the watermark for which all has been done: while windows close and timers fire at a new one, what they write is still in time for those who are told this.
+	reached int64
+}
+
+type told struct {
+	at   int64
+	idle bool
 }
 
 func newDownstream(t *Task) *downstream {
-	d := &downstream{t: t, every: t.cfg.IdleAfter / 4}
-	d.aborted()
-	return d
+	return &downstream{t: t, every: t.cfg.IdleAfter / 4}
 }
 
 // header is the header of a record for the given topic and partition.
 func (d *downstream) header(topic string, partition int32) kgo.RecordHeader {
-	at := d.t.Watermark()
+	now := told{d.reached, d.t.water.idle()}
 	if i := slices.Index(d.t.top.Rekeys, topic); i >= 0 && partition < d.t.top.Partitions {
-		d.told[i*int(d.t.top.Partitions)+int(partition)] = at
+		d.told[i*int(d.t.top.Partitions)+int(partition)] = now
 	}
 	b := binary.BigEndian.AppendUint32(d.t.Buf(watermarkBytes), uint32(d.t.part))
-	return kgo.RecordHeader{Key: HeaderWatermark, Value: d.t.Keep(binary.BigEndian.AppendUint64(b, uint64(at)))}
+	b = append(binary.BigEndian.AppendUint64(b, uint64(now.at)), 0)
+	if now.idle {
+		b[watermarkBytes-1] = 1
+	}
+	return kgo.RecordHeader{Key: HeaderWatermark, Value: d.t.Keep(b)}
 }
 
-// tick tells the partitions that have not heard of the present watermark by a record of their own.
+// tick tells the partitions that have not heard of the present watermark, or that the inputs are idle now, by a record of their own.
 func (d *downstream) tick(now time.Time) {
 	if len(d.t.top.Rekeys) == 0 || now.Sub(d.beat) < d.every {
 		return
 	}
 	d.beat = now
-	at := d.t.Watermark()
-	if at == noTime {
-		return
-	}
+	is := told{d.reached, d.t.water.idle()}
 	for i, topic := range d.t.top.Rekeys {
 		for p := range d.t.top.Partitions {
-			if d.told[i*int(d.t.top.Partitions)+int(p)] < at {
+			if d.told[i*int(d.t.top.Partitions)+int(p)] != is {
 				r := d.t.Record()
 				r.Topic, r.Headers = topic, []kgo.RecordHeader{d.header(topic, p)}
 				d.t.EmitTo(p, r)
@@ -213,8 +221,9 @@ func (d *downstream) tick(now time.Time) {
 	}
 }
 
-// aborted forgets what was told: nobody has heard it.
+// aborted forgets what was told: nobody has heard it. It is called with the watermark of the last commit, also when that has been restored.
 func (d *downstream) aborted() {
-	d.told = slices.Repeat([]int64{noTime}, len(d.t.top.Rekeys)*int(d.t.top.Partitions))
+	d.reached = d.t.Watermark()
+	d.told = slices.Repeat([]told{{at: noTime}}, len(d.t.top.Rekeys)*int(d.t.top.Partitions))
 	d.beat = time.Time{}
 }

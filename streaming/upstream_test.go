@@ -37,10 +37,15 @@ func (o *stageOperator) BeforeCommit() error  { return nil }
 func (o *stageOperator) Committed()           {}
 func (o *stageOperator) Aborted()             {}
 
-// from is a record that an upstream task wrote when its watermark was the given seconds; an empty value is a heartbeat.
+// from is a record that an upstream task wrote when its watermark was the given seconds; an empty value is a heartbeat, "idle" one that says so.
 func from(task uint32, seconds int64, value string) *kgo.Record {
+	idle := byte(0)
+	if value == "idle" {
+		idle, value = 1, ""
+	}
 	b := binary.BigEndian.AppendUint32(nil, task)
 	b = binary.BigEndian.AppendUint64(b, uint64(testEpoch.Add(time.Duration(seconds)*time.Second).UnixMicro()))
+	b = append(b, idle)
 	r := &kgo.Record{Headers: []kgo.RecordHeader{{Key: HeaderWatermark, Value: b}}}
 	if value != "" {
 		r.Key, r.Value = []byte("k"), []byte(value)
@@ -51,7 +56,7 @@ func from(task uint32, seconds int64, value string) *kgo.Record {
 func TestALaterStageIsAsFarAsTheLastOfTheTasksThatWriteForIt(t *testing.T) {
 	t.Parallel()
 	var seen []string
-	h, err := NewHarness(Config{Disorder: 2 * time.Second, IdleAfter: time.Second}, stageTopology(&seen), 0, testEpoch)
+	h, err := NewHarness(Config{Disorder: 2 * time.Second, IdleAfter: time.Second, UpstreamGone: 5 * time.Second}, stageTopology(&seen), 0, testEpoch)
 	must(t, err)
 	at := func(what string, seconds int64) {
 		t.Helper()
@@ -86,16 +91,16 @@ func TestALaterStageIsAsFarAsTheLastOfTheTasksThatWriteForIt(t *testing.T) {
 	at("read again", 50)
 	_, err = h.Commit()
 	must(t, err)
-	must(t, h.Advance(500*time.Millisecond))
-	feed(from(0, 120, ""), from(1, 80, ""))
-	must(t, h.Advance(700*time.Millisecond))
-	at("the task that was last is silent", 80)
+	must(t, h.Advance(2*time.Second))
+	at("silence is not idleness", 50)
+	feed(from(0, 120, ""), from(1, 80, ""), from(2, 50, "idle"))
+	at("the task that was last is idle", 80)
 	feed(from(2, 60, "late"))
 	at("it never goes back", 80)
 	feed(from(2, 90, ""), from(7, 1, "of no task"))
 	at("and counts again", 80)
-	must(t, h.Advance(3*time.Second))
-	at("all are silent", 120)
+	must(t, h.Advance(6*time.Second))
+	at("nothing is heard of any", 120)
 	if diff := cmp.Diff([]string{"a", "b", "c", "c", "late", "of no task"}, seen); diff != "" {
 		t.Errorf("the operator got (-want +got)\n%s", diff)
 	}

@@ -92,7 +92,7 @@ func (w *watermarks) decideIdle(now time.Time, caughtUp func(in int) bool) bool 
 	decided := false
 	for i := range w.in {
 		if w.t.up.in[i] != nil {
-			if caughtUp(i) && w.t.up.decideIdle(i, now, w.idleAfter) {
+			if caughtUp(i) && w.t.up.decideGone(i, now) {
 				w.stale, decided = true, true
 			}
 			continue
@@ -104,6 +104,23 @@ func (w *watermarks) decideIdle(now time.Time, caughtUp func(in int) bool) bool 
 		}
 	}
 	return decided
+}
+
+// idle says whether no input is waited for.
+func (w *watermarks) idle() bool {
+	for i := range w.in {
+		if w.untimed[i] {
+			continue
+		}
+		if up := w.t.up.in[i]; up != nil {
+			if _, idle := w.t.up.at(up); !idle {
+				return false
+			}
+		} else if !w.in[i].idle {
+			return false
+		}
+	}
+	return true
 }
 
 // advance computes the watermarks; it tells whether the live one moved. With every input idle there is nothing to wait for: the

@@ -5,7 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"math/rand/v2"
+	"net/url"
+	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -28,12 +31,15 @@ type Worker struct {
 
 	// Of the goroutine of Run:
 	ids       map[string]topicID
+	stateID   topicID    // of the changelog
+	local     *localBase // nil: state is in memory alone
 	tasks     map[int32]*Task
 	sorted    []*Task
 	restoring map[int32]uint64 // the batch that makes each task
 	batch     uint64
 	touchedAt time.Time // first change in the open transaction
 	gauged    time.Time
+	status    statuses
 	ends      atomic.Pointer[map[int32][]int64] // of the inputs, by partition
 
 	start   func(map[int32][]inputStart) // restores tasks in the background, for the session in hand
@@ -72,8 +78,16 @@ func (w *Worker) setReady(err error) { w.ready.Store(&err) }
 
 // Run works until ctx ends, then commits what is open and gives nil. Trouble with the broker is ridden out by new sessions; an error
 // is what another session cannot mend: this worker's place was taken, state or input do not fit, an operator failed.
-func (w *Worker) Run(ctx context.Context) error {
+func (w *Worker) Run(ctx context.Context) (err error) {
 	defer w.setReady(errors.New("the stream worker has stopped"))
+	if w.cfg.StateDir != "" {
+		base, err := openLocal(filepath.Join(w.cfg.StateDir, w.top.Name+"."+w.top.Stage, url.PathEscape(w.cfg.InstanceID)), w.cfg.StateBytes, w.log)
+		if err != nil {
+			return err
+		}
+		w.local = base
+		defer func() { err = errors.Join(err, base.close()); w.local = nil }()
+	}
 	wait := time.Duration(0)
 	for {
 		began := time.Now()
@@ -82,6 +96,13 @@ func (w *Worker) Run(ctx context.Context) error {
 			return nil
 		}
 		w.setReady(err)
+		if local := (localError{}); errors.As(err, &local) {
+			w.metrics.localErrors.Inc()
+			w.log.Warn("the local state failed and is made anew from the changelog", "error", err)
+			if err := w.local.reset(); err != nil {
+				return err
+			}
+		}
 		if fatal := w.fatalErr(err); fatal != nil {
 			return fatal
 		}
@@ -133,6 +154,7 @@ func (w *Worker) session(ctx context.Context) (err error) {
 			w.drop(t)
 		}
 		clear(w.tasks)
+		w.status.set(nil)
 		w.metrics.tasks.Set(0)
 		w.metrics.restoring.Set(0)
 		clear(w.restoring)
@@ -147,8 +169,9 @@ func (w *Worker) session(ctx context.Context) (err error) {
 		for p := range parts {
 			w.restoring[p] = batch
 		}
+		share := w.share(len(w.tasks) + len(w.restoring))
 		wg.Go(func() {
-			tasks, err := w.restore(restores, parts)
+			tasks, err := w.restore(restores, parts, share)
 			w.results <- restored{session: s, batch: batch, tasks: tasks, err: err}
 			s.awake()
 		})
@@ -163,7 +186,10 @@ func (w *Worker) session(ctx context.Context) (err error) {
 		}
 	}
 	w.setReady(errors.New("the stream worker is stopping"))
-	return w.commit(context.WithoutCancel(ctx), s, time.Now())
+	if err := w.commit(context.WithoutCancel(ctx), s, time.Now()); err != nil || w.local == nil {
+		return err
+	}
+	return w.each(w.sorted, func(t *Task) error { return t.flushNow(time.Now()) })
 }
 
 // handle does what the group and finished restores ask for.
@@ -254,13 +280,39 @@ func (w *Worker) sort() {
 		w.sorted = append(w.sorted, t)
 	}
 	slices.SortFunc(w.sorted, func(a, b *Task) int { return int(a.part - b.part) })
+	share := w.share(len(w.tasks) + len(w.restoring))
+	for _, t := range w.sorted {
+		if t.local != nil {
+			t.local.share = share
+		}
+	}
+}
+
+// share is what one of n tasks may hold in memory of its stores.
+func (w *Worker) share(n int) int64 {
+	if w.cfg.StateBytes <= 0 {
+		return math.MaxInt64
+	}
+	return w.cfg.StateBytes / int64(max(n, 1))
+}
+
+// maintain lets the tasks see to their snapshots and their memory.
+func (w *Worker) maintain(now time.Time) error {
+	if w.local == nil {
+		return nil
+	}
+	return w.each(w.sorted, func(t *Task) error { return t.maintain(now) })
 }
 
 // step polls once, runs the tasks, and commits when it is time.
 func (w *Worker) step(ctx context.Context, s *session) error {
 	f := w.poll(ctx, s)
 	now := time.Now()
-	w.gauges(now)
+	if w.gauges(now) {
+		if err := w.maintain(now); err != nil {
+			return err
+		}
+	}
 	if err := w.distribute(s, f, now); err != nil {
 		return err
 	}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"millrace/internal/fault"
@@ -40,6 +41,7 @@ func runConformance(t *testing.T, brokers []string, onKfake bool) {
 		{"a transaction that only commits offsets moves the group", offsetsOnly},
 		{"timers and windows fire without input, once", timersOnly},
 		{"a paused worker can commit nothing", paused},
+		{"a paused worker whose transactions hold nothing but offsets can commit none", pausedOffsets},
 		{"a killed worker's slot is taken up at once", killed},
 		{"two workers in one slot: one ends", duel},
 		{"another partition count is refused", otherPartitions},
@@ -47,6 +49,9 @@ func runConformance(t *testing.T, brokers []string, onKfake bool) {
 		{"input lost to retention is refused", retained},
 		{"a task holds few records while an input is far behind", farBehind},
 		{"an output that is too large ends the worker", tooLarge},
+		{"workers come, are restarted and go under load", rebalanced},
+		{"a restart goes on from its local snapshot", localState},
+		{"sessions that end while snapshots are written lose nothing", localCrashes},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -197,11 +202,66 @@ func rebalances(committer bool) func(b *bed) {
 
 type nothing struct{ idleOp }
 
+// nothingAtAll is a topology that reads, and does nothing.
+func nothingAtAll(_ *Config, top *Topology, _ *Worker) {
+	top.Stores, top.Logs, top.Untimed = nil, nil, top.Inputs
+	top.New = func(*Task) (Operator, error) { return &nothing{}, nil }
+}
+
+// pausedOffsets: a worker is stopped for longer than its session lives, and then ends a transaction that has only offsets: older ones than its successor's.
+func pausedOffsets(b *bed) {
+	offsets := func() (least, sum int64) {
+		b.t.Helper()
+		var got kadm.OffsetResponses
+		eventually(b.t, patience, func() string { // the coordinator may be starting
+			var err error
+			if got, err = b.adm.FetchOffsets(b.t.Context(), b.prefix+"g"); err != nil {
+				return err.Error()
+			}
+			return ""
+		})
+		least = 1 << 40
+		for _, in := range b.topology().Inputs {
+			for p := range b.parts {
+				o, _ := got.Lookup(in, p)
+				least, sum = min(least, o.At), sum+o.At
+			}
+		}
+		return least, sum
+	}
+	reach := func(n int64) {
+		b.t.Helper()
+		eventually(b.t, patience, func() string {
+			if least, _ := offsets(); least < n {
+				return fmt.Sprintf("the group stands at %d, want %d", least, n)
+			}
+			return ""
+		})
+	}
+	c := b.child("w0", "nothing")
+	b.feed("x", 100, 1_000_000_000)
+	reach(50)
+	b.feed("y", 2000, 1_000_500_000)
+	must(b.t, c.Process.Signal(syscall.SIGSTOP))
+	w := b.start("w1", nothingAtAll)
+	b.feed("z", 100, 1_030_500_000)
+	reach(1100)
+	b.ready(w)
+	_, before := offsets()
+	must(b.t, c.Process.Signal(syscall.SIGCONT))
+	for i := range 10 {
+		b.feed(fmt.Sprintf("a%d", i), 20, 1_032_000_000)
+		reach(1100 + int64(i+1)*10)
+		if _, sum := offsets(); sum < before {
+			b.t.Fatalf("the group's offsets went back from %d to %d", before, sum)
+		} else {
+			before = sum
+		}
+	}
+}
+
 func offsetsOnly(b *bed) {
-	w := b.start("w0", func(_ *Config, top *Topology, _ *Worker) {
-		top.Stores, top.Logs, top.Untimed = nil, nil, top.Inputs
-		top.New = func(*Task) (Operator, error) { return &nothing{}, nil }
-	})
+	w := b.start("w0", nothingAtAll)
 	b.ready(w)
 	b.feed("x", 10, 1_000_000_000)
 	top := b.topology()
@@ -286,8 +346,11 @@ func TestChildWorker(t *testing.T) {
 	}
 	f := strings.Split(arg, "|")
 	b := &bed{t: t, brokers: strings.Split(f[0], ","), prefix: f[1], parts: 4}
-	cfg := b.config(f[2])
-	w, err := NewWorker(cfg, b.topology(), []kgo.Opt{kgo.SeedBrokers(b.brokers...)}, prometheus.NewRegistry(), testLog(t))
+	cfg, top := b.config(f[2]), b.topology()
+	if f[3] == "nothing" {
+		nothingAtAll(&cfg, &top, nil)
+	}
+	w, err := NewWorker(cfg, top, []kgo.Opt{kgo.SeedBrokers(b.brokers...)}, prometheus.NewRegistry(), testLog(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -296,10 +359,10 @@ func TestChildWorker(t *testing.T) {
 	}
 }
 
-func (b *bed) child(instance string) *exec.Cmd {
+func (b *bed) child(instance, does string) *exec.Cmd {
 	b.t.Helper()
 	c := exec.CommandContext(b.t.Context(), os.Args[0], "-test.run=^TestChildWorker$", "-test.timeout=5m")
-	c.Env = append(os.Environ(), childEnv+"="+strings.Join(b.brokers, ",")+"|"+b.prefix+"|"+instance)
+	c.Env = append(os.Environ(), childEnv+"="+strings.Join(b.brokers, ",")+"|"+b.prefix+"|"+instance+"|"+does)
 	c.Stderr = os.Stderr
 	if err := c.Start(); err != nil {
 		b.t.Fatal(err)
@@ -310,7 +373,7 @@ func (b *bed) child(instance string) *exec.Cmd {
 
 // paused: a worker is stopped in the middle of its work for longer than its session lives; another takes over; then it goes on.
 func paused(b *bed) {
-	c := b.child("w0")
+	c := b.child("w0", "")
 	b.feed("x", 50, 1_000_000_000)
 	b.count(200)
 	b.feed("y", 300, 1_000_500_000)
@@ -334,7 +397,7 @@ func paused(b *bed) {
 func killed(b *bed) {
 	n := 0
 	for i := range 4 {
-		c := b.child("w0")
+		c := b.child("w0", "")
 		b.feed(fmt.Sprintf("x%d", i), 100, 1_000_000_000+int64(i)*1_000_000)
 		n += 400
 		eventually(b.t, patience, func() string {

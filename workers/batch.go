@@ -20,6 +20,10 @@ import (
 	"millrace/workflows/name"
 )
 
+// leastSlots leaves some activities to what waits: a tick of each table's maintenance and load, of each topic's reconciliation and of the night may wait at a time, and the parts of a night and
+// of a missing one that it makes up for.
+const leastSlots = 48
+
 // BatchConfig is the batch role: Temporal workers and schedules.
 type BatchConfig struct {
 	Dir           string        `koanf:"dir" desc:"folder of plans and results, outside of the warehouse; all batch workers and Iceberg sinks must see the same one"`
@@ -48,7 +52,7 @@ func (c BatchConfig) Validate() error {
 		}
 	}
 	bad(!filepath.IsAbs(c.Dir), "dir: %q is not an absolute path", c.Dir)
-	bad(c.Slots < 16 || c.Slots > 10_000, "slots: %d is not between 16, so that waiting ticks leave some for what they wait for, and 10000", c.Slots)
+	bad(c.Slots < leastSlots || c.Slots > 10_000, "slots: %d is not between %d, so that waiting ticks leave some for what they wait for, and 10000", c.Slots, leastSlots)
 	bad(c.HeavySlots < 1 || c.HeavySlots > 1000, "heavy_slots: %d is not between 1 and 1000", c.HeavySlots)
 	bad(c.HeavyBytes < 1<<20, "heavy_bytes: %d is below 1 MiB", c.HeavyBytes)
 	bad(c.MaintainEvery != 0 && c.MaintainEvery < 10*time.Second, "maintain_every: %s is neither 0 nor at least 10s", c.MaintainEvery)
@@ -126,6 +130,7 @@ func startBatch(ctx context.Context, p *process) (func(context.Context) error, f
 	}
 	runs := activities.NewRuns(conn, cat, p.cfg.ClickHouse.Cluster)
 	train, closeTrain := p.train(conn, cat, runs, erased)
+	forecast, closeForecast := p.forecast(conn, cat, runs, erased)
 	warehouse, closeWarehouse, err := p.warehouse(ctx, cat)
 	if err != nil {
 		return nil, nil, errors.Join(err, conn.Close(), cat.Close(), closeTrain())
@@ -142,6 +147,7 @@ func startBatch(ctx context.Context, p *process) (func(context.Context) error, f
 		p.nightly(conn, cat),
 		p.publish(conn, cat, runs, erased),
 		train,
+		forecast,
 		p.bigQuery(conn, warehouse, erased),
 	}
 	mending, closeLog, err := p.reconcile(conn, cat, erased)
@@ -198,6 +204,7 @@ func startBatch(ctx context.Context, p *process) (func(context.Context) error, f
 		})
 		beside.Wait()
 		closeLog()
+		closeForecast()
 		return errors.Join(closeErasure(), conn.Close(), cat.Close(), closeTrain(), closeWarehouse())
 	}
 	return run, st.get, nil

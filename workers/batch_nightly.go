@@ -20,6 +20,9 @@ func (p *process) nightly(conn driver.Conn, cat *lakehouse.Catalog) *activities.
 	if len(p.cfg.Redis.Addr) == 0 {
 		has.Off[name.TrainRecommendations] = "redis.addr is not set"
 	}
+	if len(p.cfg.Kafka.Brokers) == 0 || p.cfg.SchemaRegistry.URL == "" {
+		has.Off[name.ForecastDemand] = "kafka.brokers or schema_registry.url is not set"
+	}
 	return activities.NewNightly(conn, cat, has)
 }
 

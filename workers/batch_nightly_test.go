@@ -92,7 +92,7 @@ func (b *batchTest) repaired(t *testing.T) {
 	if _, err := b.client.UpdateWorkflow(t.Context(), client.UpdateWorkflowOptions{WorkflowID: s.ID, UpdateName: name.Pause, WaitForStage: client.WorkflowUpdateStageCompleted}); err != nil {
 		t.Fatal(err)
 	}
-	const input = `{"day": "2026-10-20", "steps": ["maintain"], "gaps": -1}`
+	const input = `{"day": "2024-10-20", "steps": ["maintain"], "gaps": -1}`
 	run, first, err := activities.Start(t.Context(), b.client, activities.StartRequest{Type: name.Nightly, Input: json.RawMessage(input), Trigger: name.Manual})
 	if err != nil {
 		t.Fatal(err)
@@ -112,7 +112,7 @@ func (b *batchTest) repaired(t *testing.T) {
 	if err := run.Get(t.Context(), nil); !errors.As(err, &app) || app.Type() != name.NightFailed || !strings.Contains(err.Error(), "maintain/events_page") {
 		t.Fatalf("the night ended with %v", err)
 	}
-	if diff := cmp.Diff([]activities.NightRan{{Night: "2026-10-20", Outcome: name.Failed}}, b.noted(t)); diff != "" {
+	if diff := cmp.Diff([]activities.NightRan{{Night: "2024-10-20", Outcome: name.Failed}}, b.noted(t)); diff != "" {
 		t.Error(diff)
 	}
 	again, r, err := b.night(t, input)
@@ -139,11 +139,11 @@ func (b *batchTest) caughtUp(t *testing.T) {
 	}
 	// The server's clock cannot be turned back: a backfill starts what was due between two times, as the server does for itself when it was away.
 	h := b.client.ScheduleClient().GetHandle(t.Context(), name.NightlySchedule)
-	at := time.Date(2026, 10, 22, 2, 0, 0, 0, time.UTC)
+	at := time.Date(2024, 10, 22, 2, 0, 0, 0, time.UTC)
 	if err := h.Backfill(t.Context(), client.ScheduleBackfillOptions{Backfill: []client.ScheduleBackfill{{Start: at.Add(-time.Minute), End: at.Add(48*time.Hour + time.Minute), Overlap: enums.SCHEDULE_OVERLAP_POLICY_BUFFER_ALL}}}); err != nil {
 		t.Fatal(err)
 	}
-	nights := []string{"2026-10-21", "2026-10-22", "2026-10-23"}
+	nights := []string{"2024-10-21", "2024-10-22", "2024-10-23"}
 	eventuallySo(t, "the three nights are over", func() bool {
 		done := 0
 		for _, n := range b.noted(t) {
@@ -186,21 +186,21 @@ func (b *batchTest) caughtUp(t *testing.T) {
 }
 
 func (b *batchTest) filled(t *testing.T) {
-	s, r, err := b.night(t, `{"day": "2026-10-26", "steps": ["gaps", "maintain"]}`)
+	s, r, err := b.night(t, `{"day": "2024-10-26", "steps": ["gaps", "maintain"]}`)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if r.Steps[0].Step != name.NightGaps || r.Steps[0].Numbers["parts"] != 2 {
 		t.Errorf("%+v", r.Steps)
 	}
-	if _, inTurn := b.starts(t, "nightly/2026-10-24", "nightly/2026-10-25"); !inTurn {
+	if _, inTurn := b.starts(t, "nightly/2024-10-24", "nightly/2024-10-25"); !inTurn {
 		t.Error("the missing nights did not run one after the other")
 	}
 	var nights []string
 	for _, n := range b.noted(t) {
 		nights = append(nights, n.Night)
 	}
-	if diff := cmp.Diff([]string{"2026-10-20", "2026-10-21", "2026-10-22", "2026-10-23", "2026-10-24", "2026-10-25", "2026-10-26"}, nights); diff != "" {
+	if diff := cmp.Diff([]string{"2024-10-20", "2024-10-21", "2024-10-22", "2024-10-23", "2024-10-24", "2024-10-25", "2024-10-26"}, nights); diff != "" {
 		t.Error(diff)
 	}
 	b.keep(t, "nightly-gaps", s.ID, s.RunID)

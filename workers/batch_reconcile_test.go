@@ -11,6 +11,7 @@ import (
 
 	"millrace/activities"
 	"millrace/event"
+	"millrace/internal/failpoint"
 	"millrace/lakehouse"
 	"millrace/olap"
 	"millrace/workflows/name"
@@ -70,7 +71,7 @@ func TestBatchReconcilesStoresOnARealTemporal(t *testing.T) {
 	exec("DELETE FROM events_page WHERE raw_offset >= 20 AND raw_offset < 30 SETTINGS lightweight_deletes_sync = 2")
 	exec("INSERT INTO events_page SELECT * FROM events_page WHERE raw_offset < 5")
 
-	b.start(t)
+	r := b.start(t)
 	eventuallySo(t, "the role is ready", func() bool { return b.ready(t) == "" })
 	reconcile := func(input, file string) name.ReconcileResult {
 		t.Helper()
@@ -133,6 +134,49 @@ func TestBatchReconcilesStoresOnARealTemporal(t *testing.T) {
 			t.Errorf("%s: %v", input, err)
 		}
 	}
+
+	r.stop()
+	iceberg := lakehouse.Part{RawTopic: "raw.page", From: hour, To: hour.Add(time.Hour)}
+	for _, step := range []string{activities.FailReconcileMended, lakehouse.FailRepairBefore, lakehouse.FailRepairAfter} {
+		t.Log("the worker is killed in the middle of a repair, at", step)
+		exec("DELETE FROM events_page WHERE raw_offset >= 20 AND raw_offset < 30 SETTINGS lightweight_deletes_sync = 2")
+		exec("INSERT INTO events_page SELECT * FROM events_page WHERE raw_offset < 5")
+		gone := map[int64]bool{}
+		for i := int64(40); i < 50; i++ {
+			gone[i] = false
+		}
+		if _, err := b.cat.DropRows(ctx, "events_page", "spoil:"+step, iceberg, 0, gone); err != nil {
+			t.Fatal(err)
+		}
+		dying := b.start(t, failpoint.Env+"="+step+"=kill@1")
+		run, _, err := activities.Start(ctx, b.client, activities.StartRequest{Type: name.Reconcile, Input: json.RawMessage(`{"topic": "events.page", "hour": "2026-03-01T00", "repair": true}`), Trigger: name.Manual})
+		if err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case <-dying.ended:
+		case <-time.After(time.Minute):
+			t.Fatalf("%s: the role was not killed", step)
+		}
+		r := b.start(t)
+		var out name.ReconcileResult
+		if err := run.Get(ctx, &out); err != nil || out.Outcome != name.Mended {
+			t.Errorf("%s: %+v, %v", step, out, err)
+		}
+		var have event.Checksum
+		if err := conn.QueryRow(ctx, "SELECT toInt64(count()), toInt64(sum(bitAnd(row_hash, 0xffffffff))), toInt64(sum(bitAnd(bitShiftRight(row_hash, 32), 0xffffffff))) FROM events_page").Scan(&have.Count, &have.HashLo, &have.HashHi); err != nil || have != sum {
+			t.Errorf("%s: ClickHouse has %+v, %v", step, have, err)
+		}
+		lake, err := b.cat.Totals(ctx, "events_page")
+		if err != nil || lake.Checksum != sum || lake.Distinct != sum.Count {
+			t.Errorf("%s: Iceberg has %+v, %v", step, lake, err)
+		}
+		if h, err := b.cat.Head(ctx, "events_page"); err != nil || !cmp.Equal(h.Vector, head.Vector) {
+			t.Errorf("%s: the offsets of the table are %v, %v", step, h.Vector, err)
+		}
+		r.stop()
+	}
+	b.start(t)
 
 	t.Log("a replayed event is in no KPI, and enters them by RecomputeKPIs")
 	exec("INSERT INTO events_page SELECT * REPLACE (1 AS lane, raw_offset + 5000 AS raw_offset) FROM (SELECT * FROM events_page WHERE raw_offset = 3)")

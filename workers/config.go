@@ -60,6 +60,7 @@ type Config struct {
 	Hot            hot.Config               `koanf:"hot"`
 	KPI            kpi.Config               `koanf:"kpi"`
 	Sink           SinkConfig               `koanf:"sink"`
+	Alerts         sink.AlertsConfig        `koanf:"alerts"`
 }
 
 // LogConfig is how processes log, always to stderr.
@@ -155,6 +156,7 @@ func DefaultConfig() Config {
 		Stream:     streaming.DefaultConfig(),
 		Hot:        hot.DefaultConfig(),
 		KPI:        kpi.DefaultConfig(),
+		Alerts:     sink.DefaultAlertsConfig(),
 		Sink:       SinkConfig{ClickHouse: sink.DefaultClickHouseConfig(), Iceberg: sink.DefaultIcebergConfig(), Redis: sink.DefaultRedisConfig()},
 	}
 	// Without an address the embedded servers are used.

@@ -22,6 +22,7 @@ import (
 	"millrace/gateway"
 	"millrace/kpi"
 	"millrace/streaming"
+	"millrace/streaming/hot"
 	"millrace/streaming/sink"
 )
 
@@ -38,12 +39,16 @@ type Metric struct {
 
 // parts makes what each role registers metrics for, without reaching anything. A role of the table that is missing here fails a test.
 func parts() map[string]func(p *process) error {
-	hot := func(p *process) error {
-		top, err := p.topology(p.reg)
-		if err != nil {
+	stream := func(p *process) error {
+		if _, err := hot.NewRules(p.reg, nil, p.log); err != nil {
 			return err
 		}
-		_, err = streaming.NewWorker(p.cfg.Stream, top, p.kafka(), p.reg, p.log)
+		hot.FastAlerts(nil, p.codecs, p.reg)
+		tops, err := p.topologies(p.cfg.Hot, p.reg)
+		for i, top := range tops {
+			_, failed := streaming.NewWorker(p.stage(top, i == 0), top, p.kafka(), p.reg, p.log)
+			err = errors.Join(err, failed)
+		}
 		return err
 	}
 	return map[string]func(p *process) error{
@@ -58,7 +63,7 @@ func parts() map[string]func(p *process) error {
 			}
 			return g.Close()
 		},
-		"stream": hot,
+		"stream": stream,
 		"sink-clickhouse": func(p *process) error {
 			_, err := sink.NewClickHouse(p.cfg.Sink.ClickHouse, nil, p.codecs, p.kafka(), p.reg, p.log)
 			return err

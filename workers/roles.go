@@ -27,11 +27,9 @@ import (
 	"millrace/gateway"
 	"millrace/internal/fault"
 	"millrace/internal/telemetry"
-	"millrace/kpi"
 	"millrace/lakehouse"
 	"millrace/olap"
 	"millrace/streaming"
-	"millrace/streaming/hot"
 	"millrace/streaming/sink"
 )
 
@@ -51,7 +49,7 @@ func Roles() []Role {
 		{"gateway", "HTTP to Kafka: acknowledges what is durable", []string{"kafka", "schema_registry"}, startGateway},
 		{"stream", "hot topology: deduplicate, enrich, count", []string{"kafka", "schema_registry"}, startStream},
 		{"sink-clickhouse", "events, KPIs and control totals to ClickHouse", []string{"kafka", "schema_registry", "clickhouse"}, startSinkClickHouse},
-		{"sink-redis", "live KPIs to Redis", []string{"kafka", "schema_registry", "redis"}, startSinkRedis},
+		{"sink-redis", "live KPIs and alerts to Redis, alerts to their destinations", []string{"kafka", "schema_registry", "redis"}, startSinkRedis},
 		{"sink-iceberg", "events to Iceberg", []string{"kafka", "schema_registry", "iceberg"}, startSinkIceberg},
 		{"api", "analytics API and dashboard", []string{"schema_registry", "clickhouse"}, startAPI},
 		{"batch", "workflows and their activities on Temporal", []string{"clickhouse", "iceberg", "temporal"}, startBatch},
@@ -222,11 +220,15 @@ func (c KafkaConfig) Options() []kgo.Opt {
 
 // ensureTopics makes the topics of the platform.
 func (p *process) ensureTopics(ctx context.Context) error {
-	top, err := p.topology(prometheus.NewRegistry()) // only for the names of its topics
+	tops, err := p.topologies(p.cfg.Hot, prometheus.NewRegistry()) // only for the names of their topics
 	if err != nil {
 		return err
 	}
-	want := p.cfg.Kafka.topics(top.RequiredTopics())
+	var own []streaming.TopicSpec
+	for _, top := range tops {
+		own = append(own, top.RequiredTopics()...)
+	}
+	want := p.cfg.Kafka.topics(own)
 	return p.until(ctx, "creating topics", func(ctx context.Context) error { return p.cfg.Kafka.ensureTopics(ctx, p.kafka(), want) })
 }
 
@@ -261,34 +263,6 @@ func startGateway(ctx context.Context, p *process) (func(context.Context) error,
 	return g.Run, g.Ready, nil
 }
 
-// topology is the hot topology. Without codecs it serves to name its topics.
-func (p *process) topology(reg prometheus.Registerer) (streaming.Topology, error) {
-	defs, err := kpi.New(p.cfg.KPI)
-	if err != nil {
-		return streaming.Topology{}, err
-	}
-	cfg := p.cfg.Hot
-	cfg.Tracer = p.traces.Tracer("hot")
-	return hot.Topology(cfg, p.cfg.Kafka.Partitions, p.codecs, defs, reg)
-}
-
-func startStream(ctx context.Context, p *process) (func(context.Context) error, func() error, error) {
-	if err := p.ensureTopics(ctx); err != nil {
-		return nil, nil, err
-	}
-	top, err := p.topology(p.reg)
-	if err != nil {
-		return nil, nil, err
-	}
-	cfg := p.cfg.Stream
-	cfg.Generation = uint32(p.cfg.Kafka.Generation)
-	w, err := streaming.NewWorker(cfg, top, p.kafka(), p.reg, p.log)
-	if err != nil {
-		return nil, nil, err
-	}
-	return w.Run, w.Ready, nil
-}
-
 func startSinkClickHouse(ctx context.Context, p *process) (func(context.Context) error, func() error, error) {
 	if err := p.ensureTopics(ctx); err != nil {
 		return nil, nil, err
@@ -304,7 +278,7 @@ func startSinkClickHouse(ctx context.Context, p *process) (func(context.Context)
 		return nil, nil, err
 	}
 	cfg := p.cfg.Sink.ClickHouse
-	cfg.ClusterName = p.cfg.ClickHouse.Cluster
+	cfg.Cluster, cfg.ClusterName = p.cfg.ClickHouse.Cluster != "", p.cfg.ClickHouse.Cluster
 	if cfg.Erasures, err = p.subjectKey(); err != nil {
 		return nil, nil, err
 	}
@@ -327,7 +301,17 @@ func startSinkRedis(ctx context.Context, p *process) (func(context.Context) erro
 	if err != nil {
 		return nil, nil, err
 	}
-	return func(ctx context.Context) error { return errors.Join(s.Run(ctx), rdb.Close()) }, s.Ready, nil
+	w, err := sink.NewWebhooks(p.cfg.Alerts, rdb, p.codecs, p.kafka(), p.reg, p.log)
+	if err != nil {
+		return nil, nil, errors.Join(err, rdb.Close())
+	}
+	run := func(ctx context.Context) error {
+		g, ctx := errgroup.WithContext(ctx)
+		g.Go(func() error { return s.Run(ctx) })
+		g.Go(func() error { return w.Run(ctx) })
+		return errors.Join(g.Wait(), rdb.Close())
+	}
+	return run, func() error { return errors.Join(s.Ready(), w.Ready()) }, nil
 }
 
 // RedisOptions are those of every Redis client.

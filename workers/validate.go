@@ -75,6 +75,9 @@ func (c Config) Validate(roles []string) error {
 	if uses("registry") {
 		section("registry", c.registryConfig().Validate())
 	}
+	if uses("sink-redis") {
+		section("alerts", c.Alerts.Validate())
+	}
 	if uses("stream") {
 		section("stream", c.Stream.Validate())
 		section("hot", c.Hot.Validate())

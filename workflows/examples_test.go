@@ -23,6 +23,7 @@ func fakes() []func(*testsuite.TestWorkflowEnvironment) {
 		fakePublish,
 		fakeErase,
 		fakeTrain,
+		fakeForecast,
 		fakeReconcile,
 		fakeBigQuery(&loads{}),
 	}

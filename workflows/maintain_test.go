@@ -148,6 +148,7 @@ func newEnv(t *testing.T, w *world) *testsuite.TestWorkflowEnvironment {
 	workflows.Register(env)
 	w.register(env)
 	env.SetTestTimeout(30 * time.Second)
+	env.SetStartTime(time.Date(2026, 10, 23, 2, 0, 0, 0, time.UTC)) // nights are of days that are over
 	return env
 }
 

@@ -28,7 +28,8 @@ type night struct {
 	*frame
 	in     name.NightlyInput
 	plan   activities.NightPlan
-	failed []string // steps
+	failed []string            // steps
+	broken map[string][]string // step → tables that failed in it
 	first  error
 }
 
@@ -38,6 +39,9 @@ func nightly(ctx workflow.Context, raw converter.RawValue) (name.NightlyResult, 
 	in, err := inputOf[name.NightlyInput](raw)
 	if err != nil {
 		return name.NightlyResult{}, err
+	}
+	if over := in.Over(); over.After(workflow.Now(ctx)) {
+		return name.NightlyResult{}, invalid(fmt.Sprintf("day: %s is not over before %s; a night completes a day that is", in.Day, over.Format(time.RFC3339)))
 	}
 	run := in.Run
 	if run == "" {
@@ -49,7 +53,7 @@ func nightly(ctx workflow.Context, raw converter.RawValue) (name.NightlyResult, 
 	if err != nil {
 		return name.NightlyResult{}, err
 	}
-	n := &night{frame: f, in: in}
+	n := &night{frame: f, in: in, broken: map[string][]string{}}
 	err = n.steps(ctx)
 	if err == nil {
 		err = n.outcome()
@@ -65,7 +69,7 @@ func (n *night) steps(ctx workflow.Context) error {
 		return err
 	}
 	for _, s := range nightSteps() {
-		if !n.in.Wants(s.name) {
+		if !n.in.Wants(s.name) || !n.knows(s) {
 			continue
 		}
 		if why, off := n.plan.Off[s.name]; off {
@@ -95,12 +99,18 @@ func (n *night) steps(ctx workflow.Context) error {
 	return nil
 }
 
+// knows says whether the plan of the night is of a release that has the step.
+func (n *night) knows(s nightStep) bool {
+	_, off := n.plan.Off[s.name]
+	return !s.newer || off || slices.Contains(n.plan.Steps, s.name)
+}
+
 // lacks names a step that must be done before and is not; "": none.
 func (n *night) lacks(s nightStep) string {
 	for _, need := range s.needs {
 		_, off := n.plan.Off[need]
 		_, done := n.did(need)
-		if !off && !done {
+		if !off && !done && !(s.own && len(n.broken[need]) > 0) {
 			return need
 		}
 	}
@@ -123,6 +133,7 @@ func (n *night) hold(ctx workflow.Context, s nightStep, failed error) error {
 	}
 	workflow.GetLogger(ctx).Info("approved although a step failed", "step", s.name, "reason", a.Reason)
 	n.plan.Off[s.name] = "approved: " + a.Reason
+	delete(n.broken, s.name)
 	return nil
 }
 
@@ -156,7 +167,19 @@ func (n *night) run(ctx workflow.Context, s nightStep) (map[string]int64, error)
 		parts = slices.DeleteFunc(parts, func(p nightPart) bool { return slices.Contains(done.Done, p.id) })
 		numbers["done_before"] = int64(len(ids) - len(parts))
 	}
+	var held []string // of tables that failed in what the step needs: another run of the night does them
+	if s.own {
+		parts = slices.DeleteFunc(parts, func(p nightPart) bool {
+			need := slices.IndexFunc(s.needs, func(need string) bool { return slices.Contains(n.broken[need], p.table) })
+			if need < 0 {
+				return false
+			}
+			held = append(held, p.id+" (needs "+s.needs[need]+")")
+			return true
+		})
+	}
 	failed, err := n.each(ctx, s, parts)
+	failed = append(failed, held...)
 	numbers["failed"] = int64(len(failed))
 	if err == nil && len(failed) > 0 {
 		err = temporal.NewNonRetryableApplicationError(fmt.Sprintf("%d of %d did not succeed: %s", len(failed), len(ids), list(failed)), name.PartsFailed, nil)
@@ -181,6 +204,7 @@ func (n *night) each(ctx workflow.Context, s nightStep, parts []nightPart) (fail
 			if failure := workflow.ExecuteActivity(wait(ctx, "run "+p.id), name.StartAndWait, request).Get(ctx, nil); failure != nil {
 				_, kind := outcome(failure)
 				failed = append(failed, p.id+" ("+kind+")")
+				n.broken[s.name] = append(n.broken[s.name], p.table)
 			}
 			over++
 			n.count(ctx, over, len(parts))
@@ -206,6 +230,9 @@ func (n *night) outcome() error {
 	}
 	for _, s := range nightSteps() {
 		_, off := n.plan.Off[s.name]
+		if !n.knows(s) {
+			continue
+		}
 		if _, done := n.did(s.name); !off && !done {
 			n.Outcome = name.Partial // others were not asked for
 		}

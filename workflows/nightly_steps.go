@@ -15,6 +15,8 @@ type nightStep struct {
 	typ   string   // of the workflows; a platform that has no such type leaves the step out
 	each  func(in name.NightlyInput, p activities.NightPlan) []map[string]any
 	alone bool // its parts follow each other
+	own   bool // where some tables failed in what the step needs, it is done for the others
+	newer bool // nights that were planned by a release without the step go on without it
 	once  bool // a part that any run has done is done, not only one of this night
 }
 
@@ -25,11 +27,12 @@ func nightSteps() []nightStep {
 		{name: name.NightQuality, typ: "CheckQuality", each: perTable},
 		{name: name.NightPublish, typ: name.PublishTable, needs: []string{name.NightQuality}, each: perTable},
 		{name: name.NightMaintain, typ: name.MaintainTable, each: perTable},
-		{name: name.NightLoad, typ: name.LoadBigQuery, needs: []string{name.NightPublish}, each: perLoad},
+		{name: name.NightLoad, typ: name.LoadBigQuery, needs: []string{name.NightPublish}, each: perLoad, own: true},
 		{name: name.NightKPIs, typ: name.RecomputeKPIs, each: perDay},
 		{name: name.NightFeatures, typ: "BackfillFeatures", needs: []string{name.NightPublish}, each: perDay},
 		{name: name.NightExperiments, typ: "RollUpExperiment", needs: []string{name.NightKPIs}, each: perDay},
 		{name: name.NightRecommendations, typ: name.TrainRecommendations, needs: []string{name.NightPublish}, each: single},
+		{name: name.NightForecasts, typ: name.ForecastDemand, needs: []string{name.NightPublish}, each: single, newer: true},
 		{name: name.NightReconcile, typ: name.Reconcile, each: perHour, once: true},
 	}
 }
@@ -93,6 +96,7 @@ func perHour(in name.NightlyInput, p activities.NightPlan) []map[string]any {
 // nightPart is one workflow that a step runs.
 type nightPart struct {
 	id    string
+	table string // ""; of none
 	input json.RawMessage
 }
 
@@ -115,7 +119,7 @@ func (s nightStep) parts(in name.NightlyInput, p activities.NightPlan, run strin
 		if err != nil {
 			return nil, invalid(s.typ + ": " + err.Error())
 		}
-		out = append(out, nightPart{target.ID, text})
+		out = append(out, nightPart{target.ID, target.Table, text})
 	}
 	return out, nil
 }

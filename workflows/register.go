@@ -16,6 +16,7 @@ func Register(w worker.WorkflowRegistry) {
 	registerErase(w)
 	registerReconcile(w)
 	registerTrain(w)
+	registerForecast(w)
 	registerBigQuery(w)
 }
 

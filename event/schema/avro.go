@@ -50,6 +50,8 @@ func (f Field) avro(record string) string {
 		return fmt.Sprintf(`{"type":"fixed","name":"%s_%s","size":16,"logicalType":"decimal","precision":38,"scale":6}`, record, f.Name)
 	case Blob:
 		return `"bytes"`
+	case Double:
+		return `"double"`
 	case StringList:
 		return `{"type":"array","items":"string"}`
 	case ItemList:

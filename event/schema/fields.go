@@ -18,6 +18,7 @@ const (
 	JSON            // JSON text
 	StringList      // list of strings
 	ItemList        // list of event.Item
+	Double          // 64-bit floating point
 )
 
 // Layer says where a field comes from.
@@ -243,6 +244,78 @@ var erasureFields = []Field{
 	{Name: "subjects", Type: StringList, Doc: "digests of tenant, kind and id under a secret key, hex"},
 }
 
+var liveFields = []Field{
+	{Name: "tenant", Type: String},
+	{Name: "key", Type: String, Doc: "of Redis"},
+	{Name: "field", Type: String, Doc: "of its hash"},
+	{Name: "value", Type: Blob},
+	{Name: "expires_at", Type: Timestamp, Doc: "when the key goes, unless it is written again"},
+}
+
+var productFields = []Field{
+	{Name: "tenant", Type: String},
+	{Name: "item_id", Type: String},
+	{Name: "kind", Type: String, Doc: "sale, stock or forecast"},
+	{Name: "event_id", Type: String, Doc: "of what it was made from"},
+	{Name: "occurred_at", Type: Timestamp},
+	{Name: "quantity", Type: Long, Doc: "of a sale"},
+	{Name: "warehouse_id", Type: String, Doc: "of a change of stock"},
+	{Name: "delta", Type: Long, Null: true, Doc: "by how much the stock changed"},
+	{Name: "level", Type: Long, Null: true, Doc: "what it is now"},
+	{Name: "body", Type: Blob, Doc: "of a forecast: JSON"},
+}
+
+var alertFields = []Field{
+	{Name: "alert_id", Type: String, Doc: "xxh128 of rule, version, key and trigger, hex"},
+	{Name: "kind", Type: String, Doc: "fraud, anomaly, stock or engine"},
+	{Name: "rule", Type: String},
+	{Name: "rule_version", Type: Int},
+	{Name: "tenant", Type: String},
+	{Name: "entity", Type: String, Doc: "what key names: visitor, user, card, ip, product or kpi"},
+	{Name: "key", Type: String},
+	{Name: "severity", Type: String, Doc: "info, warn or critical"},
+	{Name: "score", Type: Double},
+	{Name: "reasons", Type: StringList},
+	{Name: "trigger_event_id", Type: String, Doc: "event that raised it"},
+	{Name: "occurred_at", Type: Timestamp, Doc: "event time of the trigger"},
+	{Name: "detected_at", Type: Timestamp, Doc: "processing time"},
+	{Name: "confirmed", Type: Bool, Doc: "false on arrival, true once the watermark has passed"},
+	{Name: "details", Type: JSON, Doc: "'' if there are none"},
+}
+
+// rekeyedFields are encoded by hand: see rekeyed.go, which has them in this order.
+var rekeyedFields = []Field{
+	{Name: "entity", Type: String, Doc: "card, ip or user"},
+	{Name: "key", Type: String, Doc: "of it"},
+	{Name: "tenant", Type: String},
+	{Name: "event_id", Type: String},
+	{Name: "name", Type: String},
+	{Name: "at", Type: Timestamp, Doc: "least of the three times"},
+	{Name: "occurred_at", Type: Timestamp},
+	{Name: "received_at", Type: Timestamp},
+	{Name: "ingested_at", Type: Timestamp},
+	{Name: "visitor_id", Type: String},
+	{Name: "user_id", Type: String},
+	{Name: "session_id", Type: String},
+	{Name: "order_id", Type: String},
+	{Name: "source", Type: String},
+	{Name: "value", Type: Amount},
+	{Name: "currency", Type: String},
+	{Name: "units", Type: Long},
+	{Name: "country", Type: String},
+	{Name: "region", Type: String},
+	{Name: "city", Type: String},
+	{Name: "device", Type: String, Doc: "hash of what the browser says of itself"},
+	{Name: "device_type", Type: String},
+	{Name: "device_os", Type: String},
+	{Name: "device_browser", Type: String},
+	{Name: "ip_hash", Type: String},
+	{Name: "card_fingerprint", Type: String},
+	{Name: "card_bin", Type: String},
+	{Name: "payment_method", Type: String},
+	{Name: "declined", Type: Bool},
+}
+
 // Subject is one topic's value schema.
 type Subject struct {
 	Topic  string
@@ -267,6 +340,13 @@ func Subjects() []Subject {
 		Subject{event.TopicKPILate, "kpi_late", lateFields},
 		Subject{event.TopicKPIPartial, "kpi_partial", partialFields},
 		Subject{event.TopicErasures, "erasures", erasureFields},
+		Subject{event.TopicAlerts, "alert", alertFields},
+		Subject{event.TopicAlertsFast, "alert_fast", alertFields},
+		Subject{event.TopicLiveUpdates, "live_update", liveFields},
+		Subject{event.TopicRekeyProduct, "product_change", productFields},
+		Subject{event.TopicRekeyCard, "rekeyed", rekeyedFields},
+		Subject{event.TopicRekeyIP, "rekeyed", rekeyedFields},
+		Subject{event.TopicRekeyUser, "rekeyed", rekeyedFields},
 	)
 }
 

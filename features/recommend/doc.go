@@ -15,6 +15,9 @@
 //     Filtering with Jointly Derived Neighborhood Interpolation Weights, ICDM 2007).
 //   - A visitor is recommended the items with the greatest Σ strength(i) · similarity(i, j) over the items i of the basket, without those.
 //
+// Beside it stands what the stream learns between two nights (ranked.go, online.go): pairs of a session and of an order, and what is popular, with weights that halve with
+// time, in lists of bounded length. Blend adds both up.
+//
 // Memory is bounded: 24 bytes an interaction up to a maximum, beyond which whole baskets are left out by a hash of their key; one list of neighbours an item. Pairs of
 // items are never held: similarities are computed item by item.
 package recommend

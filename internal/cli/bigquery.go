@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -129,31 +128,12 @@ func (a *app) bigQueryLoad() *cobra.Command {
 				return err
 			}
 			defer cl.Close()
+			var errs []error
 			for _, t := range tables {
 				in.Table = t
-				text, err := json.Marshal(in)
-				if err != nil {
-					return fmt.Errorf("input of %s: %w", name.LoadBigQuery, err)
-				}
-				if _, err := name.Decode[name.LoadBigQueryInput](text); err != nil {
-					return fault.New("MR-CLI-007", err)
-				}
-				call, cancel := context.WithTimeout(c.Context(), temporalWait)
-				run, started, err := activities.Start(call, cl, activities.StartRequest{Type: name.LoadBigQuery, Input: text, Trigger: name.Manual})
-				cancel()
-				if err != nil {
-					return fault.New("MR-CLI-005", err)
-				}
-				if wait {
-					err = a.waitFor(c.Context(), cl, run, started)
-				} else {
-					_, err = fmt.Fprintln(a.out, started.ID)
-				}
-				if err != nil {
-					return err
-				}
+				errs = append(errs, a.startOne(c.Context(), cl, name.LoadBigQuery, in, wait)) // a table that fails does not keep the others from their loads
 			}
-			return nil
+			return errors.Join(errs...)
 		},
 	}
 	c.Flags().Int64Var(&in.From, "from", 0, "snapshot behind which the range begins; another one than where the last load ended is refused")
@@ -172,13 +152,18 @@ func (a *app) bigQueryVerify() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			for _, d := range days {
+				if _, err := time.Parse(time.DateOnly, d); err != nil {
+					return fault.Newf("MR-CLI-001", "--day %.60q: is no day such as 2026-03-01", d)
+				}
+			}
 			ctx := c.Context()
 			s, _, cfg, end, err := a.warehouse(ctx)
 			if err != nil {
 				return err
 			}
 			defer func() { err = errors.Join(err, end()) }()
-			key, err := activities.LoadSubjectKey(cfg.ErasureDir())
+			key, err := activities.ReadSubjectKey(cfg.ErasureDir())
 			if err != nil {
 				return err
 			}
@@ -229,6 +214,9 @@ func (a *app) bigQueryDDL() *cobra.Command {
 		Use: "external-ddl TABLE", Short: "Print the statement by which BigQuery reads a table of the lake without a load", Args: cobra.ExactArgs(1),
 		Example: "  millrace bigquery external-ddl events_page --connection eu.lake | bq query --use_legacy_sql=false",
 		RunE: func(c *cobra.Command, args []string) (err error) {
+			if _, err := bigQueryTables(args); err != nil {
+				return err
+			}
 			s, _, _, end, err := a.warehouse(c.Context())
 			if err != nil {
 				return err

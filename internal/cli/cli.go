@@ -80,7 +80,7 @@ func (a *app) root() *cobra.Command {
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return fault.Newf("MR-CLI-001", "%s: %w", c.CommandPath(), err)
 	})
-	root.AddCommand(a.up(), a.down(), a.status(), a.child(), a.run(), a.simulate(), a.importCmd(), a.query(), a.tables(), a.lake(), a.queryLake(), a.configCmd(), a.doctor(), a.redisCmd(), a.endpoints(), a.install(), a.workflows(), a.schedules(), a.nightly(), a.columns(), a.models(), a.bigQuery(), a.erase(), a.exportSubject(), a.reconcile(), a.where())
+	root.AddCommand(a.up(), a.down(), a.status(), a.child(), a.run(), a.simulate(), a.importCmd(), a.query(), a.tables(), a.lake(), a.queryLake(), a.configCmd(), a.doctor(), a.redisCmd(), a.endpoints(), a.install(), a.workflows(), a.schedules(), a.nightly(), a.columns(), a.rules(), a.models(), a.bigQuery(), a.erase(), a.exportSubject(), a.reconcile(), a.where())
 	root.SuggestionsMinimumDistance = 3
 	wrapArgs(root)
 	return root
@@ -102,7 +102,7 @@ func wrapArgs(c *cobra.Command) {
 				}
 				return fault.New("MR-CLI-001", errors.New(msg))
 			}
-			if err := check(c, args); err != nil {
+			if err := errors.Join(check(c, args), c.ValidateRequiredFlags()); err != nil { // cobra itself looks at flags later, and says nothing of the command
 				return fault.Newf("MR-CLI-001", "%s: %w", c.CommandPath(), err)
 			}
 			return nil

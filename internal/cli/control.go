@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"millrace/internal/embedded"
+	"millrace/internal/embedded/supervisor"
 	"millrace/workers"
 )
 
@@ -45,8 +46,19 @@ func (a *app) status() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			cfg, err := a.load(false)
+			if err != nil {
+				return err
+			}
+			var tasks []taskStatus
+			if e, err := workers.LoadEndpoints(cfg.Data); err == nil { // written once everything is up
+				tasks = streamTasks(c.Context(), e)
+			}
 			if a.output == "json" {
-				return a.json(r)
+				return a.json(struct {
+					supervisor.Report
+					Tasks []taskStatus `json:"tasks"`
+				}{r, tasks})
 			}
 			rows := [][]string{{"NAME", "STATE", "PID", "RESTARTS", "SINCE", "DETAIL"}}
 			for _, s := range r.Children {
@@ -60,7 +72,13 @@ func (a *app) status() *cobra.Command {
 				}
 				rows = append(rows, []string{s.Name, string(s.Phase), pid, strconv.Itoa(s.Restarts), time.Since(s.Since).Round(time.Second).String(), detail})
 			}
-			return a.table(rows)
+			if err := a.table(rows); err != nil || len(tasks) == 0 {
+				return err
+			}
+			if _, err := fmt.Fprintln(a.out); err != nil {
+				return fmt.Errorf("writing a table: %w", err)
+			}
+			return a.table(taskRows(tasks))
 		},
 	}
 	a.outputs(c, "table", "json")

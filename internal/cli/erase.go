@@ -214,7 +214,12 @@ func (a *app) waitCertificate(ctx context.Context, request string) error {
 	return a.withRows(ctx, func(conn driver.Conn, _ workers.Config) error {
 		t := time.NewTicker(500 * time.Millisecond)
 		defer t.Stop()
+		bar := newRunBar(a.err)
+		defer bar.end()
 		for {
+			if p, err := progressOf(ctx, cl, name.EraseID(request), ""); err == nil {
+				bar.show(p)
+			}
 			body, err := activities.Certificate(ctx, conn, request, name.PhaseLogical)
 			if err != nil || body != "" {
 				return err

@@ -29,7 +29,7 @@ import (
 
 func (a *app) lake() *cobra.Command {
 	c := &cobra.Command{Use: "lake", Short: "Look at and move the refs of Iceberg tables: publish, roll back, resume, quarantine"}
-	c.AddCommand(a.lakeRefs(), a.lakeLog(), a.lakeRollback(), a.lakeResume(), a.lakePublications(), a.lakeApprove(), a.lakeQuarantine())
+	c.AddCommand(a.lakeRefs(), a.lakeLog(), a.lakePublish(), a.lakeRollback(), a.lakeResume(), a.lakePublications(), a.lakeApprove(), a.lakeQuarantine())
 	return c
 }
 
@@ -39,13 +39,37 @@ func lakeError(table string, err error) error {
 	case err == nil || known:
 		return err
 	case errors.Is(err, catalog.ErrNoSuchTable):
-		return fault.Newf("MR-CLI-008", "there is no Iceberg table %s", table)
+		return noTable(table)
 	case errors.Is(err, lakehouse.ErrNoRef), errors.Is(err, lakehouse.ErrNoSnapshot):
 		return fault.New("MR-ICE-060", err)
 	case errors.Is(err, lakehouse.ErrDiverged), errors.Is(err, lakehouse.ErrConflict):
 		return fault.New("MR-ICE-064", err)
 	}
 	return err
+}
+
+// noTable is the error of a table that is not there.
+func noTable(table string) error {
+	if near := name.Nearest(table, lakehouse.StreamTables()); near != "" {
+		return fault.Newf("MR-CLI-008", "there is no Iceberg table %s, did you mean %s?", table, near)
+	}
+	return fault.Newf("MR-CLI-008", "there is no Iceberg table %s", table)
+}
+
+// known refuses the name of a table of which nothing is noted, where that is because there is no such table.
+func known(table string, noted int) error {
+	if noted == 0 && !slices.Contains(lakehouse.StreamTables(), table) {
+		return noTable(table)
+	}
+	return nil
+}
+
+// asOfRef is the ref of a time that a user gives.
+func asOfRef(text string) (string, error) {
+	if _, err := time.Parse(time.RFC3339, text); err != nil {
+		return "", fault.Newf("MR-CLI-001", "--as-of %.60q: is no time such as 2026-03-01T12:00:00Z", text)
+	}
+	return "as-of:" + text, nil
 }
 
 func (a *app) completeTables() func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
@@ -123,6 +147,36 @@ func (a *app) lakeLog() *cobra.Command {
 	return c
 }
 
+func (a *app) lakePublish() *cobra.Command {
+	var in name.PublishTableInput
+	var wait bool
+	c := &cobra.Command{
+		Use: "publish TABLE...", Short: "Check what is new on main and move published there (by workflow PublishTable)", Args: cobra.MinimumNArgs(1), ValidArgsFunction: a.completeTables(),
+		Long: "Check what is new on main of a table against its control totals and move published there. Tables are published one after the other; one that is refused does not keep the others from it.",
+		RunE: func(c *cobra.Command, args []string) error {
+			for _, t := range args {
+				if err := known(t, 0); err != nil {
+					return err
+				}
+			}
+			cl, _, err := a.temporal(c.Context())
+			if err != nil {
+				return err
+			}
+			defer cl.Close()
+			var errs []error
+			for _, t := range args {
+				in.Table = t
+				errs = append(errs, a.startOne(c.Context(), cl, name.PublishTable, in, wait))
+			}
+			return errors.Join(errs...)
+		},
+	}
+	c.Flags().BoolVar(&in.Full, "full", false, "read all rows again, not only those that are new")
+	c.Flags().BoolVar(&wait, "wait", false, "show the progress and wait for the end")
+	return c
+}
+
 func (a *app) lakeRollback() *cobra.Command {
 	var to int64
 	var asOf, reason string
@@ -142,11 +196,14 @@ With --skip the table keeps today's offsets: what was written since stays away, 
 			if o.WithPublished && strings.TrimSpace(reason) == "" {
 				return fault.Newf("MR-CLI-001", "--with-published needs --reason: readers of published lose rows that they have seen")
 			}
-			return a.withLake(c.Context(), func(cat *lakehouse.Catalog) error {
-				ref := fmt.Sprintf("snapshot:%d", to)
-				if asOf != "" {
-					ref = "as-of:" + asOf
+			ref := fmt.Sprintf("snapshot:%d", to)
+			if asOf != "" {
+				var err error
+				if ref, err = asOfRef(asOf); err != nil {
+					return err
 				}
+			}
+			return a.withLake(c.Context(), func(cat *lakehouse.Catalog) error {
 				at, err := cat.Ref(c.Context(), args[0], ref)
 				if err != nil {
 					return lakeError(args[0], err)
@@ -372,6 +429,9 @@ func (a *app) lakeQuarantine() *cobra.Command {
 		RunE: func(c *cobra.Command, args []string) error {
 			return a.withLake(c.Context(), func(cat *lakehouse.Catalog) error {
 				runs, err := cat.Quarantined(c.Context(), args[0])
+				if err == nil {
+					err = known(args[0], len(runs))
+				}
 				if err != nil {
 					return lakeError(args[0], err)
 				}
@@ -393,7 +453,7 @@ func (a *app) lakeQuarantine() *cobra.Command {
 		RunE: func(c *cobra.Command, args []string) error {
 			return a.withLake(c.Context(), func(cat *lakehouse.Catalog) error {
 				return a.withClickHouse(c.Context(), func(conn driver.Conn, cfg workers.Config) error {
-					key, err := activities.LoadSubjectKey(cfg.Erasure.Dir)
+					key, err := activities.ReadSubjectKey(cfg.ErasureDir())
 					if err != nil {
 						return err
 					}
@@ -443,6 +503,9 @@ func (a *app) lakePublications() *cobra.Command {
 		RunE: func(c *cobra.Command, args []string) error {
 			return a.withClickHouse(c.Context(), func(conn driver.Conn, _ workers.Config) error {
 				list, err := activities.Publications(c.Context(), conn, args[0], limit)
+				if err == nil {
+					err = known(args[0], len(list))
+				}
 				if err != nil {
 					return err
 				}
@@ -473,9 +536,15 @@ func (a *app) lakeApprove() *cobra.Command {
 		Use: "approve TABLE --reason TEXT", Short: "Publish a snapshot that was refused: PublishTable makes its checks again and publishes whatever they say", Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeTables(),
 		RunE: func(c *cobra.Command, args []string) error {
 			ctx := c.Context()
+			if strings.TrimSpace(reason) == "" {
+				return fault.Newf("MR-CLI-001", "--reason: is missing")
+			}
 			if snapshot == 0 {
 				err := a.withClickHouse(ctx, func(conn driver.Conn, _ workers.Config) error {
 					list, err := activities.Publications(ctx, conn, args[0], 1)
+					if err == nil {
+						err = known(args[0], len(list))
+					}
 					if err == nil && (len(list) == 0 || list[0].Outcome != name.Refused) {
 						err = errNothingRefused
 					}
@@ -485,7 +554,7 @@ func (a *app) lakeApprove() *cobra.Command {
 					return err
 				})
 				if errors.Is(err, errNothingRefused) {
-					return fault.New("MR-ICE-062", fmt.Errorf("table %s: %w", args[0], err))
+					return fault.New("MR-ICE-064", fmt.Errorf("table %s: %w", args[0], err))
 				}
 				if err != nil {
 					return err

@@ -21,7 +21,7 @@ import (
 
 func (a *app) nightly() *cobra.Command {
 	c := &cobra.Command{Use: "nightly", Aliases: []string{"nights"}, Short: "List nights, find and fill those that are missing, and run past ones"}
-	c.AddCommand(a.nightlyList(), a.nightlyBackfill(), a.nightlyGaps())
+	c.AddCommand(a.nightlyList(), a.nightlyRun(), a.nightlyBackfill(), a.nightlyGaps())
 	return c
 }
 
@@ -102,6 +102,32 @@ func (a *app) nightlyList() *cobra.Command {
 	}
 	c.Flags().IntVar(&days, "days", 30, "nights at most")
 	a.outputs(c, "table", "json")
+	return c
+}
+
+func (a *app) nightlyRun() *cobra.Command {
+	var in name.NightlyInput
+	var wait bool
+	c := &cobra.Command{
+		Use: "run DAY", Short: "Run the night of a day now: what of it is not done, or the steps that are named", Args: cobra.ExactArgs(1),
+		Long:    "Run the night of a day now. What it has done before is not done again: after a failure this is how it is repaired. With --steps only these are done, with --force also if they are done already.",
+		Example: "  millrace nightly run 2026-10-22 --wait\n  millrace nightly run 2026-10-22 --steps publish,load --force --wait",
+		RunE: func(c *cobra.Command, args []string) error {
+			in.Day = args[0]
+			if over := in.Over(); in.Validate() == nil && over.After(time.Now()) {
+				return fault.Newf("MR-NIT-005", "night %s: it is not over before %s", in.Day, over.Format(time.RFC3339))
+			}
+			cl, _, err := a.temporal(c.Context())
+			if err != nil {
+				return err
+			}
+			defer cl.Close()
+			return a.startOne(c.Context(), cl, name.Nightly, in, wait)
+		},
+	}
+	c.Flags().StringSliceVar(&in.Steps, "steps", nil, "steps to do, of "+strings.Join(name.NightlySteps(), ", ")+"; what they need must be done already (default all)")
+	c.Flags().BoolVar(&in.Force, "force", false, "do steps again that are done")
+	c.Flags().BoolVar(&wait, "wait", false, "show the progress and wait for the end")
 	return c
 }
 

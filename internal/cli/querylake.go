@@ -59,7 +59,10 @@ A filter is COLUMN OP LITERAL joined by AND, with = != < <= > >= IN (…) LIKE '
 			o := lakehouse.ScanOptions{Ref: ref, Columns: columns, Limit: limit}
 			switch {
 			case asOf != "":
-				o.Ref = "as-of:" + asOf
+				var err error
+				if o.Ref, err = asOfRef(asOf); err != nil {
+					return err
+				}
 			case snapshot != 0:
 				o.Ref = fmt.Sprintf("snapshot:%d", snapshot)
 			}
@@ -98,7 +101,7 @@ func (a *app) scanLake(ctx context.Context, cat *lakehouse.Catalog, table, where
 	if out != "" {
 		f, err := os.Create(out)
 		if err != nil {
-			return fmt.Errorf("writing %s: %w", out, err)
+			return fault.Newf("MR-CLI-001", "--to: %w", err)
 		}
 		defer func() {
 			if closeErr := f.Close(); closeErr != nil && !errors.Is(closeErr, os.ErrClosed) {

@@ -52,7 +52,7 @@ func (a *app) describeTable() *cobra.Command {
 			return a.withLake(c.Context(), func(cat *lakehouse.Catalog) error {
 				d, err := cat.Describe(c.Context(), args[0])
 				if errors.Is(err, catalog.ErrNoSuchTable) {
-					return fault.Newf("MR-CLI-001", "there is no Iceberg table %s: millrace tables lists them", args[0])
+					return noTable(args[0])
 				}
 				if err != nil {
 					return err

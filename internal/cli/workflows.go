@@ -176,6 +176,24 @@ func link(cfg workers.Config, id, run string) string {
 	return fmt.Sprintf("%s/namespaces/%s/workflows/%s/%s/history", cfg.Temporal.UI, cfg.Temporal.Namespace, strings.ReplaceAll(id, "/", "%2F"), run)
 }
 
+// startOne starts a workflow, or joins the one that runs on the same thing, and waits for it or says its id.
+func (a *app) startOne(ctx context.Context, cl client.Client, typ string, in name.Input, wait bool) error {
+	if err := in.Validate(); err != nil {
+		return fault.Newf("MR-CLI-007", "input of %s: %w", typ, err)
+	}
+	call, cancel := context.WithTimeout(ctx, temporalWait)
+	run, started, err := activities.Start(call, cl, activities.StartRequest{Type: typ, Input: []byte(name.Text(in)), Trigger: name.Manual})
+	cancel()
+	if err != nil {
+		return fault.New("MR-CLI-005", err)
+	}
+	if wait {
+		return a.waitFor(ctx, cl, run, started)
+	}
+	_, err = fmt.Fprintln(a.out, started.ID)
+	return err
+}
+
 // waitFor shows a run's progress until its end, then its result.
 func (a *app) waitFor(ctx context.Context, cl client.Client, run client.WorkflowRun, s activities.Started) error {
 	ended := make(chan error, 1)

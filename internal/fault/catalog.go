@@ -46,6 +46,9 @@ var catalog = [...]Entry{
 	{"MR-STR-007", "an output was refused by the broker for good", "A record is larger than the topic allows, or its topic does not exist or may not be written. Raise max.message.bytes, create the topic or grant the right, then start again."},
 
 	{"MR-STR-008", "a transaction hangs on the state's partitions", "A broker lost the markers of a transaction (`kafka-transactions.sh find-hanging` names it), as one may that is killed while no other broker leads its partitions. The worker keeps trying. Whether the transaction was committed shows in the group's offsets: end it accordingly, never by guessing. Replication 3 avoids it."},
+	{"MR-STR-021", "a record's key is too large", "The record was left out: its key is longer than stream.max_key_bytes, so state kept by it could not be written. The log names topic, partition and offset; look at what wrote it."},
+	{"MR-STR-022", "a topic generation cannot be used yet", "State moves to more partitions in steps: producers switch, the old workers drain and end, the state is moved, the new workers start. The message says which step is missing; a move that failed half-way is run again."},
+	{"MR-STR-020", "local state cannot be used", "The directory stream.state_dir cannot be made, locked or written (the cause is in the message: rights, a full disk). Mend it, or remove the directory: it is a copy, and the worker restores its state from the changelog."},
 
 	// CH: ClickHouse
 	{"MR-CH-001", "ClickHouse cannot be reached", "Check that the server runs (`millrace status`) and that clickhouse.addr, user and password are right."},
@@ -68,7 +71,8 @@ var catalog = [...]Entry{
 	{"MR-ICE-061", "published is ahead of where main would go", "Roll back to published or a later snapshot, or give --with-published: readers of published then lose rows they have seen, and the table publications says why."},
 	{"MR-ICE-062", "a table was not published", "A critical check failed; published stays where it was. `millrace lake publications TABLE` shows all numbers. Mend the table (`millrace workflows start Reconcile`, quarantine or rollback) and publish again; or accept it: `millrace lake approve TABLE --reason …`."},
 	{"MR-ICE-063", "a filter or a list of columns cannot be used", "A filter is COLUMN OP LITERAL, joined by AND: = != < <= > >= IN (…) LIKE 'prefix%' IS NULL, IS NOT NULL; texts and times stand in single quotes. `millrace tables describe TABLE` lists the columns."},
-	{"MR-ICE-064", "a rollback, release or resumption was refused", "The message says why; nothing has changed. `millrace lake log TABLE` shows what main is made of, --dry-run what a command would do."},
+	{"MR-ICE-064", "a rollback, release, resumption or approval was refused", "The message says why; nothing has changed. `millrace lake log TABLE` shows what main is made of, --dry-run what a command would do."},
+	{"MR-ICE-065", "a data file of a table is damaged or gone", "The file is named; Iceberg's files never change, so restore it in place from the store's versions or a copy. Without one `millrace lake rollback TABLE` to a snapshot from before it (`millrace lake log`): the sink writes the rows since then again, and `millrace reconcile … --repair` brings from ClickHouse what Kafka no longer holds."},
 
 	// BQ: BigQuery
 	{"MR-BQ-001", "BigQuery cannot be reached", "It is tried again by itself for a while. If it lasts, look at the endpoint, the network, and status.cloud.google.com; the next load goes on where this one ended."},
@@ -106,6 +110,23 @@ var catalog = [...]Entry{
 	{"MR-TRN-001", "no version of the model is published", "TrainRecommendations publishes one once it is better than popularity; `millrace models list` shows what was trained and why it was not published."},
 	{"MR-TRN-002", "the version cannot be served", "`millrace models show MODEL` lists the versions that are kept. One whose keys Redis has lost is written again by training with \"publish\": \"always\"."},
 
+	// MOD: models
+	{"MR-MOD-001", "a model file cannot be read", "The message names the line, byte or part of the file: it was cut off, changed by hand, or is no model. Save it again from LightGBM (save_model) or XGBoost (save_model to .json). The model before it stays in force."},
+	{"MR-MOD-002", "a model uses what is not supported", "The message names it. Trees of LightGBM (text) and XGBoost (JSON) with one value a leaf are scored here; put other models behind a model server (docs/models.md)."},
+	{"MR-MOD-003", "a model is larger than may be", "The message names the bound; docs/models.md lists them. Train with fewer trees or leaves, or use a model server."},
+	{"MR-MOD-004", "features do not fit the model", "The model needs as many features as it was trained with, in the same order; what is not known is NaN. XGBoost takes nothing infinite or beyond a float32."},
+	{"MR-MOD-005", "a model server does not answer as it should", "The reason is given with the fallback score and counted in millrace_model_server_requests_total. Look at the server's log and at its answer to GET /v1/models/NAME or /v2/models/NAME/ready."},
+	{"MR-MOD-006", "configuration of a model server refused", "Every problem is listed with its field, value and bound; docs/models.md has an example for each protocol."},
+
+	// ALT: alerts and where they go
+	{"MR-ALT-001", "configuration of alert destinations refused", "Every problem is listed with its destination and field; docs/alerts.md has an example. Secrets are named as env:NAME or file:PATH, never written down."},
+	{"MR-ALT-002", "a destination does not take alerts", "It is tried again with growing pauses, alone; the others go on and nothing is dropped while the topic holds it. Look at the status it answers and at millrace_alerts_oldest_undelivered_seconds."},
+	{"MR-ALT-003", "a destination refuses an alert for good", "It answered with a status that no retry changes (400, 413, 422 …), so the alert was counted as refused and the next one follows. Compare the body with docs/alerts.md."},
+	{"MR-ALT-004", "no such alert", "GET /api/v1/alerts lists what there is; an alert appears there within seconds of being raised."},
+
+	// DEM: demand and stock
+	{"MR-DEM-001", "nothing is known of the product", "Neither a sale nor a change of stock of it came in the last months. Check the product's id and the tenant; events name it in items[].item_id and, of stock, in item_id."},
+
 	// REC: reconciliation
 	{"MR-REC-001", "no place on a topic", "Name an offset as TOPIC/PARTITION@OFFSET, where the topic is raw.* or events.*: `millrace where raw.page/0@1234`."},
 	{"MR-REC-002", "a store differs from the control totals", "The table says by how many rows and how; `millrace query \"SELECT * FROM reconcile_differences FINAL WHERE state != 'repaired'\"` names the offsets. With --repair what can be mended is; what no source holds any more (nosource) stays open until the rows are restored. docs/reconcile.md explains each kind."},
@@ -127,7 +148,7 @@ var catalog = [...]Entry{
 	{"MR-CLI-007", "input of a workflow refused", "Every problem is listed with its field; docs/WORKFLOWS.md shows an example of each type that can be copied."},
 	{"MR-CLI-008", "no such table", "`millrace tables` lists the tables; the nearest name is suggested."},
 	{"MR-CLI-009", "a workflow did not succeed", "`millrace workflows show ID` shows its failure and a link to its history. Starting it again with the same input goes on where it ended."},
-	{"MR-CLI-010", "no such workflow", "`millrace workflows list` shows the ids; only MaintainTable has a progress."},
+	{"MR-CLI-010", "no such workflow", "`millrace workflows list` shows the ids."},
 	{"MR-CLI-011", "no batch worker answers", "`millrace status` shows the batch role, and its log in DIR/logs why it is not at work; elsewhere start one with `millrace run batch`."},
 	{"MR-CLI-012", "a workflow refused an update", "The message says why; `millrace workflows progress ID` shows whether it is paused or has ended."},
 	{"MR-CLI-013", "no such schedule", "`millrace schedules list` shows the ids; `millrace schedules apply` makes those that are missing."},
@@ -137,6 +158,11 @@ var catalog = [...]Entry{
 	{"MR-CFG-002", "a topic has another number of partitions", "N is one number per platform and is stored with the state. Set kafka.partitions to what the topics have, or start a new topic generation."},
 	{"MR-CFG-003", "a topic is missing", "Create it as docs/operate.md lists it, or let the platform do so with kafka.create_topics: true."},
 	{"MR-CFG-004", "an address cannot be listened on", "Another process has the port: choose another one, or end that process."},
+
+	// RUL: rules of fraud
+	{"MR-RUL-001", "a set of rules cannot be used", "Every problem is listed with its line and what to write instead; docs/fraud.md describes the language. The set before it stays in force."},
+	{"MR-RUL-002", "a set of rules matches too much", "In the replay the named rules would have alerted for too large a part of the events. Raise their threshold, narrow where, or apply the set with --force if that is meant."},
+	{"MR-RUL-003", "a set of rules is not newer", "Versions only rise, so that an alert says which rules raised it: give the file a version above the one in force (`millrace rules status`). To go back, apply the old rules under a new version."},
 
 	// NIT: nights, and how Temporal is reached
 	{"MR-NIT-001", "keys of Temporal payloads refused", "temporal.encryption_key_file names a file of mode 0600 with a line a key, id:base64 of 32 bytes (`openssl rand -base64 32`). The first encrypts; older ones stay below it until no history is older than they are."},

@@ -45,6 +45,7 @@ var payments = [...]struct{ method, kind string }{{"card", "credit_card"}, {"car
 func (g *generator) pay(dst []byte, s *shopper) []byte {
 	p := payments[mix(s.visitor+0x9a7)%uint64(len(payments))]
 	dst = g.openCart(dst, s, addPaymentInfo)
+	dst = g.address(dst, s)
 	dst = appendField(dst, "payment_type", p.kind)
 	dst = g.payment(dst, p.method, hash2(g.seed+streamCard, s.visitor))
 	return g.closeAt(dst, s, "/checkout/payment")
@@ -87,6 +88,7 @@ func (g *generator) order(dst []byte, s *shopper) []byte {
 	} else {
 		dst = g.money(dst, s, "shipping", 0)
 	}
+	dst = g.address(dst, s)
 	dst = appendField(dst, "affiliation", "Millrace Online Store")
 	dst = appendField(dst, "payment_type", p.kind)
 	dst = g.payment(dst, p.method, hash2(g.seed+streamCard, s.visitor))

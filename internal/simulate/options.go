@@ -61,7 +61,7 @@ type Shares struct {
 	Late       float64 // happened a minute to MaxLate before it is sent
 	OutOfOrder float64 // happened some seconds before its predecessors
 	Malformed  float64 // becomes a failed event
-	Fraud      float64 // belongs to a card testing attack, labelled so in its properties
+	Fraud      float64 // belongs to an attack (FraudLabels), labelled so in its properties
 }
 
 // Options of a simulation.

@@ -73,6 +73,7 @@ const (
 	streamSession = 4
 	streamOrder   = 5
 	streamCard    = 6
+	streamAddress = 7
 )
 
 // appendUUID writes the n-th id of a stream of a seed in the form of a UUIDv4. 122 bits of hash: two of 10^7 ids are equal with probability 10^-23.

@@ -27,7 +27,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func testOptions(to string) Options {
 	o := DefaultOptions()
-	o.To, o.WriteKey, o.Seed, o.Events, o.Batch, o.Shoppers = to, "wk", 7, 5_000, 100, 100
+	o.To, o.WriteKey, o.Seed, o.Events, o.Batch, o.Shoppers = to, "wk", 8, 5_000, 100, 100
 	o.Shares = Shares{Duplicates: 0.05, Late: 0.05, OutOfOrder: 0.05, Malformed: 0.05, Fraud: 0.01}
 	return o
 }

@@ -110,11 +110,11 @@ func (s snapshot) read(ctx context.Context, task table.FileScanTask, columns []s
 	defer func() { _ = scan.Close() }() // planned by us: there is nothing to give back
 	_, batches, err := scan.ReadTasks(ctx, []table.FileScanTask{task})
 	if err != nil {
-		return fmt.Errorf("reading %s: %w", task.File.FilePath(), err)
+		return fmt.Errorf("reading %s: %w", task.File.FilePath(), lakehouse.Damaged(ctx, s.t, []table.FileScanTask{task}, err))
 	}
 	for b, err := range batches {
 		if err != nil {
-			return fmt.Errorf("reading %s: %w", task.File.FilePath(), err)
+			return fmt.Errorf("reading %s: %w", task.File.FilePath(), lakehouse.Damaged(ctx, s.t, []table.FileScanTask{task}, err))
 		}
 		err := each(b)
 		b.Release()

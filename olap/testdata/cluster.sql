@@ -1068,6 +1068,94 @@ ORDER BY (model, tenant, model_version);
 CREATE TABLE IF NOT EXISTS models ON CLUSTER shop AS models_local
 ENGINE = Distributed(shop, currentDatabase(), models_local);
 
+CREATE TABLE IF NOT EXISTS alerts_local ON CLUSTER shop (
+    alert_id String,
+    kind LowCardinality(String),
+    rule LowCardinality(String),
+    rule_version Int32,
+    tenant LowCardinality(String),
+    entity LowCardinality(String),
+    key String,
+    severity LowCardinality(String),
+    score Float64,
+    reasons Array(String),
+    trigger_event_id String,
+    occurred_at DateTime64(6, 'UTC'),
+    detected_at DateTime64(6, 'UTC'),
+    confirmed Bool,
+    details String,
+    version UInt64,
+    INDEX by_alert_id alert_id TYPE bloom_filter(0.001) GRANULARITY 1
+) ENGINE = ReplicatedReplacingMergeTree('/clickhouse/tables/{shard}/{database}/{table}', '{replica}', version)
+PARTITION BY toYYYYMM(occurred_at)
+ORDER BY (tenant, occurred_at, alert_id);
+
+CREATE TABLE IF NOT EXISTS alerts ON CLUSTER shop AS alerts_local
+ENGINE = Distributed(shop, currentDatabase(), alerts_local);
+
+CREATE TABLE IF NOT EXISTS forecasts_local ON CLUSTER shop (
+    tenant LowCardinality(String),
+    product_id String,
+    forecast_version String,
+    state LowCardinality(String),
+    method LowCardinality(String),
+    mase Float64,
+    naive_mase Float64,
+    mase_hourly Float64,
+    held_back_days UInt16,
+    bias Float64,
+    units Float64,
+    days UInt16,
+    price_state LowCardinality(String),
+    currency LowCardinality(String),
+    elasticity Float64,
+    elasticity_low Float64,
+    elasticity_high Float64,
+    price_current Float64,
+    price_low Float64,
+    price_high Float64,
+    price_floor Float64,
+    price_reason String,
+    input_at DateTime64(6, 'UTC'),
+    fitted_at DateTime64(6, 'UTC'),
+    version UInt64
+) ENGINE = ReplicatedReplacingMergeTree('/clickhouse/tables/{shard}/{database}/{table}', '{replica}', version)
+ORDER BY (tenant, product_id);
+
+CREATE TABLE IF NOT EXISTS forecasts ON CLUSTER shop AS forecasts_local
+ENGINE = Distributed(shop, currentDatabase(), forecasts_local);
+
+CREATE TABLE IF NOT EXISTS demand_hourly_local ON CLUSTER shop (
+    tenant LowCardinality(String),
+    product_id String,
+    hour DateTime('UTC'),
+    units Float64,
+    version UInt64
+) ENGINE = ReplicatedReplacingMergeTree('/clickhouse/tables/{shard}/{database}/{table}', '{replica}', version)
+PARTITION BY toYYYYMM(hour)
+ORDER BY (tenant, product_id, hour)
+TTL hour + INTERVAL 400 DAY;
+
+CREATE TABLE IF NOT EXISTS demand_hourly ON CLUSTER shop AS demand_hourly_local
+ENGINE = Distributed(shop, currentDatabase(), demand_hourly_local);
+
+CREATE TABLE IF NOT EXISTS rule_sets_local ON CLUSTER shop (
+    rules_version Int32,
+    hash String,
+    text String,
+    applied_at DateTime64(6, 'UTC'),
+    forced Bool,
+    replay_from DateTime64(6, 'UTC'),
+    replay_to DateTime64(6, 'UTC'),
+    replay_events UInt64,
+    replay String,
+    version UInt64
+) ENGINE = ReplicatedReplacingMergeTree('/clickhouse/tables/{shard}/{database}/{table}', '{replica}', version)
+ORDER BY (rules_version, hash, applied_at);
+
+CREATE TABLE IF NOT EXISTS rule_sets ON CLUSTER shop AS rule_sets_local
+ENGINE = Distributed(shop, currentDatabase(), rule_sets_local);
+
 ALTER TABLE events_page_local ON CLUSTER shop ADD COLUMN IF NOT EXISTS new_one Nullable(String) CODEC(ZSTD(1));
 
 ALTER TABLE events_page ON CLUSTER shop ADD COLUMN IF NOT EXISTS new_one Nullable(String);

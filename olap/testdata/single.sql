@@ -975,4 +975,80 @@ CREATE TABLE IF NOT EXISTS models (
 ) ENGINE = ReplacingMergeTree(version)
 ORDER BY (model, tenant, model_version);
 
+CREATE TABLE IF NOT EXISTS alerts (
+    alert_id String,
+    kind LowCardinality(String),
+    rule LowCardinality(String),
+    rule_version Int32,
+    tenant LowCardinality(String),
+    entity LowCardinality(String),
+    key String,
+    severity LowCardinality(String),
+    score Float64,
+    reasons Array(String),
+    trigger_event_id String,
+    occurred_at DateTime64(6, 'UTC'),
+    detected_at DateTime64(6, 'UTC'),
+    confirmed Bool,
+    details String,
+    version UInt64,
+    INDEX by_alert_id alert_id TYPE bloom_filter(0.001) GRANULARITY 1
+) ENGINE = ReplacingMergeTree(version)
+PARTITION BY toYYYYMM(occurred_at)
+ORDER BY (tenant, occurred_at, alert_id);
+
+CREATE TABLE IF NOT EXISTS forecasts (
+    tenant LowCardinality(String),
+    product_id String,
+    forecast_version String,
+    state LowCardinality(String),
+    method LowCardinality(String),
+    mase Float64,
+    naive_mase Float64,
+    mase_hourly Float64,
+    held_back_days UInt16,
+    bias Float64,
+    units Float64,
+    days UInt16,
+    price_state LowCardinality(String),
+    currency LowCardinality(String),
+    elasticity Float64,
+    elasticity_low Float64,
+    elasticity_high Float64,
+    price_current Float64,
+    price_low Float64,
+    price_high Float64,
+    price_floor Float64,
+    price_reason String,
+    input_at DateTime64(6, 'UTC'),
+    fitted_at DateTime64(6, 'UTC'),
+    version UInt64
+) ENGINE = ReplacingMergeTree(version)
+ORDER BY (tenant, product_id);
+
+CREATE TABLE IF NOT EXISTS demand_hourly (
+    tenant LowCardinality(String),
+    product_id String,
+    hour DateTime('UTC'),
+    units Float64,
+    version UInt64
+) ENGINE = ReplacingMergeTree(version)
+PARTITION BY toYYYYMM(hour)
+ORDER BY (tenant, product_id, hour)
+TTL hour + INTERVAL 400 DAY;
+
+CREATE TABLE IF NOT EXISTS rule_sets (
+    rules_version Int32,
+    hash String,
+    text String,
+    applied_at DateTime64(6, 'UTC'),
+    forced Bool,
+    replay_from DateTime64(6, 'UTC'),
+    replay_to DateTime64(6, 'UTC'),
+    replay_events UInt64,
+    replay String,
+    version UInt64
+) ENGINE = ReplacingMergeTree(version)
+ORDER BY (rules_version, hash, applied_at);
+
 ALTER TABLE events_page ADD COLUMN IF NOT EXISTS new_one Nullable(String) CODEC(ZSTD(1));

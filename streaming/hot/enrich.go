@@ -23,6 +23,9 @@ func (o *operator) accept(in int, r *kgo.Record, at int64, lane event.Lane, body
 			e.OrderRank = rank
 		}
 	}
+	if lane == event.Live {
+		e.SessionID = o.sessions.assign(e)
+	}
 	o.emit(src.out, r.Key, o.t.Keep(o.codecs.AppendEnriched(o.t.Buf(96+len(r.Value)), src.cat, e, body)), r)
 	total.add(e.RowHash)
 	o.note(in, accepted)

@@ -37,14 +37,22 @@ func Topology(cfg Config, partitions int32, codecs *schema.Codecs, defs kpi.Defi
 		return streaming.Topology{}, fmt.Errorf("hot topology: making the folder of the dedup index: %w", err)
 	}
 	m := newMetrics(reg)
+	var fm *fraudMetrics
+	if cfg.Fraud.Enabled {
+		fm = newFraudMetrics(reg, "visitor")
+	}
 	top := streaming.Topology{
 		Name: "hot", Stage: "visitor", Partitions: partitions,
 		Untimed: []string{event.TopicRawFailed},
-		Stores:  []streaming.StoreSpec{{ID: storeLedger, Name: "ledger", Format: 1}, {ID: storeShop, Name: "kpi.shop", Format: 1}, {ID: storeItems, Name: "kpi.items", Format: 1}},
+		Stores:  []streaming.StoreSpec{{ID: storeLedger, Name: "ledger", Format: 1}, {ID: storeShop, Name: "kpi.shop", Format: 1}, {ID: storeItems, Name: "kpi.items", Format: 1}, {ID: storeSessions, Name: "sessions", Format: 1}},
 		Logs:    []streaming.LogSpec{{Name: logDedup, Retention: cfg.DedupWindow + bucketSize}},
 		New: func(t *streaming.Task) (streaming.Operator, error) {
-			return newOperator(t, cfg, codecs, defs, m.task(t.Partition())), nil
+			return newOperator(t, cfg, codecs, defs, m.task(t.Partition()), fm)
 		},
+	}
+	top.Stores = append(top.Stores, recommendStores()...)
+	if cfg.Fraud.Enabled {
+		top.Stores, top.Rekeys = append(top.Stores, fraudStores()...), append(top.Rekeys, fraudTopics()...)
 	}
 	for _, c := range event.Categories() {
 		top.Inputs = append(top.Inputs, c.RawTopic())
@@ -62,8 +70,10 @@ type operator struct {
 	ledger *ledger
 	kpis   *kpis
 	jobs   jobs
-	stats  *taskMetrics
-	spans  spans
+
+	sessions *sessions
+	stats    *taskMetrics
+	spans    spans
 
 	in     []source
 	e      event.Event // of the record in hand
@@ -78,7 +88,7 @@ type source struct {
 	failed   bool // raw.failed
 }
 
-func newOperator(t *streaming.Task, cfg Config, codecs *schema.Codecs, defs kpi.Definitions, stats *taskMetrics) *operator {
+func newOperator(t *streaming.Task, cfg Config, codecs *schema.Codecs, defs kpi.Definitions, stats *taskMetrics, fm *fraudMetrics) (*operator, error) {
 	o := &operator{t: t, codecs: codecs, dec: codecs.NewAliasingDecoder(), dedup: newDedup(cfg.Dir, cfg.DedupWindow), stats: stats, spans: spans{tracer: cfg.Tracer}}
 	for _, c := range event.Categories() {
 		o.in = append(o.in, source{raw: c.RawTopic(), out: c.EventsTopic(), cat: c})
@@ -86,7 +96,18 @@ func newOperator(t *streaming.Task, cfg Config, codecs *schema.Codecs, defs kpi.
 	o.in = append(o.in, source{raw: event.TopicRawFailed, out: event.TopicEventsFailed, failed: true})
 	o.ledger = newLedger(t, codecs, o.in, cfg.LedgerIdle)
 	o.kpis = newKPIs(t, cfg, codecs, defs)
-	return o
+	o.sessions = newSessions(t, cfg.Sessions, codecs)
+	o.jobs.add(o.sessions, ownerSession)
+	o.jobs.add(newProductChanges(t, codecs))
+	o.jobs.add(newTogether(t, cfg.Recommend, codecs), ownerRecent, ownerSweep)
+	if cfg.Fraud.Enabled {
+		f, err := newFraud(t, cfg.Fraud, codecs, fm)
+		if err != nil {
+			return nil, err
+		}
+		o.jobs.add(f, ownerFraud)
+	}
+	return o, nil
 }
 
 // Process implements streaming.Operator.

@@ -220,7 +220,10 @@ func TestAnEventIsWrittenWithWhatThePlatformKnowsOfIt(t *testing.T) {
 	}
 	rec, got := recs[0], r.events(event.Purchase)[0]
 	want := raw
-	want.Enriched = event.Enriched{IngestedAt: arrival.UnixMicro(), RawTopic: "raw.purchase", RawPartition: testPartition, RowHash: raw.ComputeRowHash(), OrderRank: 1}
+	want.Enriched = event.Enriched{IngestedAt: arrival.UnixMicro(), RawTopic: "raw.purchase", RawPartition: testPartition, RowHash: raw.ComputeRowHash(), OrderRank: 1, SessionID: got.SessionID}
+	if len(got.SessionID) != 32 {
+		t.Errorf("session %q", got.SessionID)
+	}
 	want.ReceivedAt, want.OccurredAt = got.ReceivedAt, got.OccurredAt
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
@@ -568,7 +571,7 @@ func TestStoresAndLogsKeepTheirNames(t *testing.T) {
 	cfg.Dir = t.TempDir()
 	top, err := Topology(cfg, 4, r.codecs, defs, prometheus.NewRegistry())
 	r.ok(err)
-	want := []streaming.StoreSpec{{ID: 16, Name: "ledger", Format: 1}, {ID: 17, Name: "kpi.shop", Format: 1}, {ID: 18, Name: "kpi.items", Format: 1}}
+	want := []streaming.StoreSpec{{ID: 16, Name: "ledger", Format: 1}, {ID: 17, Name: "kpi.shop", Format: 1}, {ID: 18, Name: "kpi.items", Format: 1}, {ID: 40, Name: "sessions", Format: 1}, {ID: 34, Name: "rec.together", Format: 1}, {ID: 35, Name: "rec.popular", Format: 1}, {ID: 36, Name: "rec.recent", Format: 1}}
 	if d := cmp.Diff(want, top.Stores); d != "" {
 		t.Error(d)
 	}

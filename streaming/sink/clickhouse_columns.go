@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"math"
 	"reflect"
 	"slices"
 	"strings"
@@ -40,6 +41,8 @@ const (
 	clickhouseVersion         // generation << 48 | offset of the record
 	clickhouseProducts        // distinct item ids
 	clickhouseItemCount       // offsets of the arrays of items: no column of its own
+	clickhouseFloat64
+	clickhouseStrings // []string
 	clickhouseItemString
 	clickhouseItemInt64
 	clickhouseItemOptInt64
@@ -179,6 +182,8 @@ func clickhouseKindOf(c olap.Column, t reflect.Type) (clickhouseKind, int, error
 		{reflect.TypeFor[int64](), false}:     {clickhouseInt64, 8},
 		{reflect.TypeFor[*int64](), false}:    {clickhouseOptInt64, 8},
 		{reflect.TypeFor[bool](), false}:      {clickhouseBool, 1},
+		{reflect.TypeFor[float64](), false}:   {clickhouseFloat64, 8},
+		{reflect.TypeFor[[]string](), false}:  {clickhouseStrings, 0},
 		{reflect.TypeFor[event.Sum](), false}: {clickhouseSum, 16},
 		{reflect.TypeFor[string](), true}:     {clickhouseItemString, 0},
 		{reflect.TypeFor[int64](), true}:      {clickhouseItemInt64, 8},
@@ -271,6 +276,14 @@ func (b *clickhouseBlock) add(record unsafe.Pointer, promoted []schema.Promoted,
 			s := (*event.Sum)(p) // big-endian
 			for i := len(s) - 1; i >= 0; i-- {
 				c.fixed = append(c.fixed, s[i])
+			}
+		case clickhouseFloat64:
+			c.fixed = binary.LittleEndian.AppendUint64(c.fixed, math.Float64bits(*(*float64)(p)))
+		case clickhouseStrings:
+			if list := *(*[]string)(p); len(list) > 0 {
+				c.padEnds(b.rows, uint64(len(c.strs)))
+				c.strs = append(c.strs, list...)
+				c.ends = append(c.ends, uint64(len(c.strs)))
 			}
 		case clickhouseConst:
 			c.strs = append(c.strs, c.text)
@@ -400,7 +413,7 @@ func (b *clickhouseBlock) used() []*clickhouseColumn {
 			if len(c.ends) == 0 || !c.any && (c.null || c.kind != clickhouseItemString) {
 				continue
 			}
-		case clickhouseOptInt64, clickhouseProducts, clickhousePromoted:
+		case clickhouseOptInt64, clickhouseProducts, clickhouseStrings, clickhousePromoted:
 			if len(c.fixed)+len(c.strs) == 0 {
 				continue
 			}
@@ -461,7 +474,7 @@ func (b *clickhouseBlock) fillColumn(col column.Interface, c *clickhouseColumn) 
 		}
 		_, err := col.Append(c.pointers())
 		return err
-	case clickhouseProducts, clickhouseItemString:
+	case clickhouseProducts, clickhouseStrings, clickhouseItemString:
 		return b.fillStrings(col, c)
 	case clickhousePromoted:
 		if c.width == 0 {

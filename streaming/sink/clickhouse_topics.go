@@ -109,6 +109,12 @@ func clickhouseTopics() ([]*clickhouseTopic, error) {
 	ledger := &clickhouseTopic{name: event.TopicLedger}
 	cols, err = olap.RecordColumns(olap.TableLedger)
 	add(ledger, olap.TableLedger, cols, err, reflect.TypeFor[event.LedgerEntry](), nil)
+	for _, name := range alertTopics() {
+		t := &clickhouseTopic{name: name}
+		cols, err := olap.RecordColumns(olap.TableAlerts)
+		add(t, olap.TableAlerts, cols, err, reflect.TypeFor[event.Alert](), nil)
+		out = append(out, t)
+	}
 	return append(out, failed, partial, late, ledger), errors.Join(errs...)
 }
 
@@ -156,7 +162,7 @@ func (t *clickhouseTopic) decode(ctx context.Context, codecs *schema.Codecs, rec
 			out.refused = append(out.refused, clickhouseRefused{r, err})
 			continue
 		}
-		if t.events && t.erasures.dropsEvent(&d.event) || t.name == event.TopicEventsFailed && t.erasures.dropsFailed(&d.failed) {
+		if t.events && t.erasures.dropsEvent(&d.event) || t.name == event.TopicEventsFailed && t.erasures.dropsFailed(&d.failed) || t.alerts() && t.erasures.dropsAlert(&d.alert) {
 			continue
 		}
 		if out.blocks[table] == nil {
@@ -167,7 +173,7 @@ func (t *clickhouseTopic) decode(ctx context.Context, codecs *schema.Codecs, rec
 		if out.extract != nil {
 			values = out.extract.Values(d.event.Properties)
 		}
-		out.blocks[table].add(row, values, r.Partition, r.Offset, uint64(generation)<<48|uint64(r.Offset))
+		out.blocks[table].add(row, values, r.Partition, r.Offset, t.version(generation, r.Offset))
 		out.records[table] = append(out.records[table], r)
 	}
 	return out, nil
@@ -182,6 +188,7 @@ type clickhouseDecoder struct {
 	partial event.KPIPartial
 	late    event.KPILate
 	ledger  event.LedgerEntry
+	alert   event.Alert
 }
 
 func (d *clickhouseDecoder) decode(ctx context.Context, t *clickhouseTopic, r *kgo.Record) (row unsafe.Pointer, table int, ingested int64, err error) {
@@ -213,6 +220,11 @@ func (d *clickhouseDecoder) decode(ctx context.Context, t *clickhouseTopic, r *k
 			return nil, 0, 0, err
 		}
 		return unsafe.Pointer(&d.late), 0, d.late.IngestedAt, clickhouseCheckTimes(d.late.OccurredAt, d.late.IngestedAt)
+	case t.alerts():
+		if err := decodeAlert(ctx, d.codecs, r, &d.alert); err != nil {
+			return nil, 0, 0, err
+		}
+		return unsafe.Pointer(&d.alert), 0, d.alert.DetectedAt, clickhouseCheckTimes(d.alert.OccurredAt, d.alert.DetectedAt)
 	default:
 		d.ledger = event.LedgerEntry{}
 		if err := d.codecs.Decode(ctx, t.name, r.Value, &d.ledger); err != nil {

@@ -18,6 +18,7 @@ import (
 	"millrace/event"
 	"millrace/event/schema"
 	"millrace/internal/fault"
+	"millrace/olap"
 )
 
 // erasures is the ledger of erasures as a sink follows it, from the topic erasures: a sink that reads its topics again, from wherever, does not bring back who was
@@ -193,5 +194,13 @@ func (f *erasures) dropsFailed(e *event.Failed) bool {
 		return false
 	}
 	f.dropped.WithLabelValues("failed_events").Inc()
+	return true
+}
+
+func (f *erasures) dropsAlert(a *event.Alert) bool {
+	if f == nil || !f.current.Load().DropsAlert(a) {
+		return false
+	}
+	f.dropped.WithLabelValues(olap.TableAlerts).Inc()
 	return true
 }

@@ -54,7 +54,7 @@ func (c RedisConfig) Validate() error {
 	return errors.Join(errs...)
 }
 
-// Redis keeps the live KPIs of kpi.partial in Redis. Delivery is at least once, of versioned writes, so the values are exactly-once; the positions are
+// Redis keeps the live KPIs of kpi.partial, the values of live.updates and the last alerts in Redis. Delivery is at least once, of versioned writes, so the values are exactly-once; the positions are
 // kept in Redis behind the data (live.Progress), so a server that comes back with less than it had, or empty, is filled again.
 type Redis struct {
 	cfg    RedisConfig
@@ -65,16 +65,28 @@ type Redis struct {
 	m      redisMetrics
 	ready  atomic.Bool
 
-	progress live.Progress
-	mu       sync.Mutex      // startPositions runs on the group's goroutine
-	at       map[int32]int64 // recorded position of each partition we read, live.None if there is none
+	progress map[string]live.Progress // by topic
+	mu       sync.Mutex               // startPositions runs on the group's goroutine
+	at       map[place]int64          // recorded position of each partition we read, live.None if there is none
+}
+
+// place is a partition.
+type place struct {
+	topic     string
+	partition int32
+}
+
+// redisTopics are what the sink reads.
+func redisTopics() []string {
+	return append(alertTopics(), event.TopicKPIPartial, event.TopicLiveUpdates)
 }
 
 type redisMetrics struct {
-	records, writes, rewinds prometheus.Counter
-	seconds                  prometheus.Histogram
-	freshness                prometheus.Gauge
-	standing                 standing
+	records, writes, rewinds, refused prometheus.Counter
+	alerts                            *prometheus.CounterVec
+	seconds                           prometheus.Histogram
+	freshness                         prometheus.Gauge
+	standing                          standing
 }
 
 // NewRedis makes the sink. opts say how to reach the broker.
@@ -87,10 +99,12 @@ func NewRedis(cfg RedisConfig, rdb redis.UniversalClient, codecs *schema.Codecs,
 		records:   prometheus.NewCounter(prometheus.CounterOpts{Name: "millrace_sink_records_total", Help: "Records read by the sink.", ConstLabels: labels}),
 		writes:    prometheus.NewCounter(prometheus.CounterOpts{Name: "millrace_sink_redis_fields_total", Help: "Versioned writes that were newer than what was there."}),
 		rewinds:   prometheus.NewCounter(prometheus.CounterOpts{Name: "millrace_sink_rewinds_total", Help: "Times the sink went back to the store's own position.", ConstLabels: labels}),
+		refused:   prometheus.NewCounter(prometheus.CounterOpts{Name: "millrace_sink_redis_refused_total", Help: "Records of the topics of alerts that are no alert."}),
+		alerts:    prometheus.NewCounterVec(prometheus.CounterOpts{Name: "millrace_sink_redis_alerts_total", Help: "Alerts that followers were told of: new ones, and ones that were confirmed after they were provisional."}, []string{"what"}),
 		seconds:   prometheus.NewHistogram(prometheus.HistogramOpts{Name: "millrace_sink_redis_write_seconds", Help: "Time of one write.", Buckets: prometheus.ExponentialBuckets(0.001, 2, 12)}),
 		freshness: prometheus.NewGauge(prometheus.GaugeOpts{Name: "millrace_sink_newest_record_timestamp_seconds", Help: "Broker time of the newest record written.", ConstLabels: labels}),
 	}
-	reg.MustRegister(m.records, m.writes, m.rewinds, m.seconds, m.freshness)
+	reg.MustRegister(m.records, m.writes, m.rewinds, m.refused, m.alerts, m.seconds, m.freshness)
 	m.standing = newStanding(reg, "redis")
 	return &Redis{cfg: cfg, rdb: rdb, codecs: codecs, opts: opts, log: log, m: m}, nil
 }
@@ -105,22 +119,24 @@ func (s *Redis) Ready() error {
 
 // Run writes until ctx ends. While Redis is away it waits, holding at most one poll of records.
 func (s *Redis) Run(ctx context.Context) error {
-	topicID, err := topicID(ctx, s.opts, event.TopicKPIPartial)
-	if err != nil {
-		return fmt.Errorf("redis sink: %w", err)
+	s.progress, s.at = map[string]live.Progress{}, map[place]int64{}
+	for _, topic := range redisTopics() {
+		id, err := topicID(ctx, s.opts, topic)
+		if err != nil {
+			return fmt.Errorf("redis sink: %w", err)
+		}
+		s.progress[topic] = live.Progress{Group: s.cfg.Group, Topic: topic, TopicID: id}
 	}
-	s.progress = live.Progress{Group: s.cfg.Group, Topic: event.TopicKPIPartial, TopicID: topicID}
-	s.at = map[int32]int64{}
 	cl, err := kgo.NewClient(append(slices.Clone(s.opts),
 		kgo.ConsumerGroup(s.cfg.Group), kgo.InstanceID(s.cfg.InstanceID), kgo.SessionTimeout(s.cfg.SessionTimeout), kgo.Balancers(kgo.CooperativeStickyBalancer()),
-		kgo.ConsumeTopics(event.TopicKPIPartial), kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
+		kgo.ConsumeTopics(redisTopics()...), kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
 		kgo.DisableAutoCommit(), kgo.BlockRebalanceOnPoll(), kgo.AdjustFetchOffsetsFn(s.startPositions),
 	)...)
 	if err != nil {
 		return fmt.Errorf("redis sink: %w", err)
 	}
 	defer cl.CloseAllowingRebalance()
-	defer s.m.standing.watch(ctx, cl, event.TopicKPIPartial)()
+	defer s.m.standing.watch(ctx, cl, redisTopics()...)()
 	for {
 		fetches := s.poll(ctx, cl)
 		if ctx.Err() != nil {
@@ -158,12 +174,12 @@ func (s *Redis) poll(ctx context.Context, cl *kgo.Client) kgo.Fetches {
 
 // check finds partitions whose position in Redis is not where we left it: a server that was restarted with less, or emptied, while nothing was written.
 func (s *Redis) check(ctx context.Context, cl *kgo.Client, _ kgo.Fetches) error {
-	have, err := s.progress.Positions(ctx, s.rdb)
+	have, err := s.positions(ctx)
 	if err != nil {
 		s.log.WarnContext(ctx, "redis sink: reading positions", "error", err)
 		return nil // the next write or check meets it again
 	}
-	var moved []int32
+	var moved []place
 	s.mu.Lock()
 	for p, at := range s.at {
 		if got, ok := have[p]; ok && got != at || !ok && at != live.None {
@@ -179,11 +195,26 @@ func (s *Redis) check(ctx context.Context, cl *kgo.Client, _ kgo.Fetches) error 
 	return s.rewind(ctx, cl, moved)
 }
 
+// positions reads what Redis says of all topics.
+func (s *Redis) positions(ctx context.Context) (map[place]int64, error) {
+	out := map[place]int64{}
+	for topic, progress := range s.progress {
+		have, err := progress.Positions(ctx, s.rdb)
+		if err != nil {
+			return nil, err
+		}
+		for p, at := range have {
+			out[place{topic, p}] = at
+		}
+	}
+	return out, nil
+}
+
 // startPositions replaces the group's offsets by Redis's own.
 func (s *Redis) startPositions(ctx context.Context, offsets map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset, error) {
-	var have map[int32]int64
+	var have map[place]int64
 	err := retry(ctx, s.log, "redis sink: reading positions", func() (err error) {
-		have, err = s.progress.Positions(ctx, s.rdb)
+		have, err = s.positions(ctx)
 		return err
 	})
 	if err != nil {
@@ -191,15 +222,17 @@ func (s *Redis) startPositions(ctx context.Context, offsets map[string]map[int32
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for p := range offsets[event.TopicKPIPartial] {
-		at, ok := have[p]
-		if !ok {
-			s.at[p] = live.None
-			offsets[event.TopicKPIPartial][p] = kgo.NewOffset().AtStart()
-			continue
+	for topic, parts := range offsets {
+		for p := range parts {
+			at, ok := have[place{topic, p}]
+			if !ok {
+				s.at[place{topic, p}] = live.None
+				parts[p] = kgo.NewOffset().AtStart()
+				continue
+			}
+			s.at[place{topic, p}] = at
+			parts[p] = kgo.NewOffset().At(at)
 		}
-		s.at[p] = at
-		offsets[event.TopicKPIPartial][p] = kgo.NewOffset().At(at)
 	}
 	s.ready.Store(true)
 	return offsets, nil
@@ -208,23 +241,37 @@ func (s *Redis) startPositions(ctx context.Context, offsets map[string]map[int32
 // write stores one poll and records how far it got. Where Redis is not where we left it, the partition goes back to where Redis is.
 func (s *Redis) write(ctx context.Context, cl *kgo.Client, fetches kgo.Fetches) error {
 	newest := map[[2]string]live.Write{} // by key and field: only the last of a poll is worth writing
-	first, next := map[int32]int64{}, map[int32]int64{}
+	var alerts []event.Alert
+	first, next := map[place]int64{}, map[place]int64{}
 	var stamp time.Time
 	var bad error
+	now := time.Now()
 	fetches.EachRecord(func(r *kgo.Record) {
-		if _, ok := first[r.Partition]; !ok {
-			first[r.Partition] = r.Offset
+		p := place{r.Topic, r.Partition}
+		if _, ok := first[p]; !ok {
+			first[p] = r.Offset
 		}
-		next[r.Partition] = r.Offset + 1
+		next[p] = r.Offset + 1
 		stamp = r.Timestamp
 		s.m.records.Inc()
-		var p event.KPIPartial
-		if err := s.codecs.Decode(ctx, r.Topic, r.Value, &p); err != nil {
-			bad = fmt.Errorf("%s/%d@%d: %w", r.Topic, r.Partition, r.Offset, err)
+		if r.Topic == event.TopicAlerts || r.Topic == event.TopicAlertsFast {
+			var a event.Alert
+			switch err := decodeAlert(ctx, s.codecs, r, &a); {
+			case errors.Is(err, errBadAlert): // ClickHouse's sink brings it to raw.failed
+				s.m.refused.Inc()
+				s.log.WarnContext(ctx, "redis sink: a record is no alert", "topic", r.Topic, "partition", r.Partition, "offset", r.Offset, "error", err)
+			case err != nil:
+				bad = err
+			default:
+				alerts = append(alerts, a)
+			}
 			return
 		}
-		w, ok := live.KPIWrite(&p, live.Version{Generation: s.cfg.Generation, Offset: r.Offset}, r.Value)
-		if ok {
+		w, ok, err := s.writeOf(ctx, r, now)
+		switch {
+		case err != nil:
+			bad = fmt.Errorf("%s/%d@%d: %w", r.Topic, r.Partition, r.Offset, err)
+		case ok:
 			newest[[2]string{w.Key, w.Field}] = w
 		}
 	})
@@ -234,7 +281,7 @@ func (s *Redis) write(ctx context.Context, cl *kgo.Client, fetches kgo.Fetches) 
 	if len(next) == 0 {
 		return nil
 	}
-	var moved []int32
+	var moved []place
 	started := time.Now()
 	span := s.cfg.Tracer.Batch(nil, "redis write", attribute.String("db.system.name", "redis"), attribute.Int("db.operation.batch.size", len(newest))) // partials have no one event
 	err := retry(ctx, s.log, "redis sink: writing", func() error {
@@ -246,15 +293,21 @@ func (s *Redis) write(ctx context.Context, cl *kgo.Client, fetches kgo.Fetches) 
 		if err != nil {
 			return err
 		}
+		added, confirmed, err := live.PutAlerts(ctx, s.rdb, alerts, now)
+		s.m.alerts.WithLabelValues("new").Add(float64(added))
+		s.m.alerts.WithLabelValues("confirmed").Add(float64(confirmed))
+		if err != nil {
+			return err
+		}
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		for p, hi := range next {
 			if s.at[p] == hi {
 				continue // recorded before an error made us repeat
 			}
-			switch err := s.progress.Advance(ctx, s.rdb, p, s.at[p], hi); {
+			switch err := s.progress[p.topic].Advance(ctx, s.rdb, p.partition, s.at[p], hi); {
 			case errors.Is(err, live.ErrMoved):
-				s.log.WarnContext(ctx, "redis sink: going back to the position that Redis holds", "partition", p, "error", err)
+				s.log.WarnContext(ctx, "redis sink: going back to the position that Redis holds", "topic", p.topic, "partition", p.partition, "error", err)
 				moved = append(moved, p)
 				delete(next, p)
 			case err != nil:
@@ -280,16 +333,35 @@ func (s *Redis) write(ctx context.Context, cl *kgo.Client, fetches kgo.Fetches) 
 	return s.commit(ctx, cl, next)
 }
 
+// writeOf is what a record says is to be written; ok is false if that is nothing.
+func (s *Redis) writeOf(ctx context.Context, r *kgo.Record, now time.Time) (w live.Write, ok bool, err error) {
+	version := live.Version{Generation: s.cfg.Generation, Offset: r.Offset}
+	if r.Topic == event.TopicLiveUpdates {
+		var u event.LiveUpdate
+		if err := s.codecs.Decode(ctx, r.Topic, r.Value, &u); err != nil {
+			return w, false, err
+		}
+		w, ok = live.UpdateWrite(&u, version, now)
+		return w, ok, nil
+	}
+	var p event.KPIPartial
+	if err := s.codecs.Decode(ctx, r.Topic, r.Value, &p); err != nil {
+		return w, false, err
+	}
+	w, ok = live.KPIWrite(&p, version, r.Value)
+	return w, ok, nil
+}
+
 // begin records where partitions begin of which Redis knows nothing, before their first values: otherwise a server emptied between these and their position could
 // not be told from one that never had any, and would be left without them.
-func (s *Redis) begin(ctx context.Context, first map[int32]int64) error {
+func (s *Redis) begin(ctx context.Context, first map[place]int64) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for p, lo := range first {
 		if s.at[p] != live.None {
 			continue
 		}
-		switch err := s.progress.Advance(ctx, s.rdb, p, live.None, lo); {
+		switch err := s.progress[p.topic].Advance(ctx, s.rdb, p.partition, live.None, lo); {
 		case errors.Is(err, live.ErrMoved): // another has begun, or our reply was lost: the advance behind the values settles it
 		case err != nil:
 			return err
@@ -301,16 +373,16 @@ func (s *Redis) begin(ctx context.Context, first map[int32]int64) error {
 }
 
 // rewind goes on from where Redis is.
-func (s *Redis) rewind(ctx context.Context, cl *kgo.Client, partitions []int32) error {
-	var have map[int32]int64
+func (s *Redis) rewind(ctx context.Context, cl *kgo.Client, partitions []place) error {
+	var have map[place]int64
 	err := retry(ctx, s.log, "redis sink: reading positions", func() (err error) {
-		have, err = s.progress.Positions(ctx, s.rdb)
+		have, err = s.positions(ctx)
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	set := map[int32]kgo.EpochOffset{}
+	set := map[string]map[int32]kgo.EpochOffset{}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, p := range partitions {
@@ -320,17 +392,20 @@ func (s *Redis) rewind(ctx context.Context, cl *kgo.Client, partitions []int32) 
 		} else {
 			s.at[p] = at
 		}
-		set[p] = kgo.EpochOffset{Epoch: -1, Offset: at}
+		if set[p.topic] == nil {
+			set[p.topic] = map[int32]kgo.EpochOffset{}
+		}
+		set[p.topic][p.partition] = kgo.EpochOffset{Epoch: -1, Offset: at}
 	}
-	cl.SetOffsets(map[string]map[int32]kgo.EpochOffset{event.TopicKPIPartial: set})
+	cl.SetOffsets(set)
 	return nil
 }
 
 // commit tells the group how far we are, for lag alone; a failure is no failure of the sink.
-func (s *Redis) commit(ctx context.Context, cl *kgo.Client, next map[int32]int64) error {
+func (s *Redis) commit(ctx context.Context, cl *kgo.Client, next map[place]int64) error {
 	var rs []*kgo.Record
 	for p, hi := range next {
-		rs = append(rs, &kgo.Record{Topic: event.TopicKPIPartial, Partition: p, Offset: hi - 1, LeaderEpoch: -1})
+		rs = append(rs, &kgo.Record{Topic: p.topic, Partition: p.partition, Offset: hi - 1, LeaderEpoch: -1})
 	}
 	if err := cl.CommitRecords(ctx, rs...); err != nil && ctx.Err() == nil {
 		s.log.WarnContext(ctx, "redis sink: committing offsets", "error", err)

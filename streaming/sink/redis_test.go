@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/alicebob/miniredis/v2"
+	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 	"github.com/twmb/franz-go/pkg/kfake"
@@ -32,7 +33,7 @@ type redisBench struct {
 }
 
 func newRedisBench(t *testing.T) *redisBench {
-	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(2, event.TopicKPIPartial))
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(2, redisTopics()...))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -169,4 +170,57 @@ func TestARestartedSinkGoesOnFromRedisAndNotFromTheGroup(t *testing.T) {
 	b.start()
 	b.produce(1, 0, 2)
 	b.wait(2, 3)
+}
+
+// update writes a value of live.updates.
+func (b *redisBench) update(partition int32, u event.LiveUpdate) {
+	b.t.Helper()
+	v, err := b.codecs.Append(nil, event.TopicLiveUpdates, &u)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	if err := b.cl.ProduceSync(b.t.Context(), &kgo.Record{Topic: event.TopicLiveUpdates, Partition: partition, Key: u.AppendKey(nil), Value: v}).FirstErr(); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+func (b *redisBench) waitFields(key string, want map[string]string) {
+	b.t.Helper()
+	eventually(b.t, 30*time.Second, func() error {
+		got, err := live.Fields(b.t.Context(), b.rdb, key)
+		if err != nil {
+			return err
+		}
+		if d := cmp.Diff(want, got); d != "" {
+			return fmt.Errorf("%s", d)
+		}
+		return nil
+	})
+}
+
+func TestRedisHoldsTheNewestValueOfEachField(t *testing.T) {
+	b := newRedisBench(t)
+	hour := time.Now().Add(time.Hour).UnixMicro()
+	for i := range 5 {
+		b.update(0, event.LiveUpdate{Tenant: "t", Key: "x:{t|a}", Field: "one", Value: fmt.Appendf(nil, "%d", i), ExpiresAt: hour})
+	}
+	b.update(1, event.LiveUpdate{Tenant: "t", Key: "x:{t|a}", Field: "two", Value: []byte("2"), ExpiresAt: hour})
+	b.update(1, event.LiveUpdate{Tenant: "t", Key: "x:{t|old}", Field: "one", Value: []byte("gone"), ExpiresAt: 1})
+	b.produce(0, 0, 7) // KPIs go their way beside it
+	b.wait(1, 7)
+	b.waitFields("x:{t|a}", map[string]string{"one": "4", "two": "2"})
+	if ttl := b.server.TTL("x:{t|a}"); ttl <= 0 || ttl > time.Hour {
+		t.Errorf("the key goes in %s", ttl)
+	}
+	if b.server.Exists("x:{t|old}") {
+		t.Error("what was over is there")
+	}
+	b.server.FlushAll()
+	b.waitFields("x:{t|a}", map[string]string{"one": "4", "two": "2"})
+	b.stop()
+	b.server.FlushAll()
+	b.start()
+	b.update(0, event.LiveUpdate{Tenant: "t", Key: "x:{t|a}", Field: "one", Value: []byte("5"), ExpiresAt: hour})
+	b.waitFields("x:{t|a}", map[string]string{"one": "5", "two": "2"})
+	b.wait(1, 7)
 }

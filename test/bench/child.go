@@ -37,6 +37,7 @@ type job struct {
 	Profile    string              `json:"profile"`
 
 	Compaction compactionJob `json:"compaction"`
+	Flink      flinkRun      `json:"flink"`
 }
 
 // measured is the table of children that do one job and say on their standard output what it cost.
@@ -49,6 +50,7 @@ var measured = map[string]func(context.Context, job) (cost, error){
 	"parquet":    icebergPeer,
 	"small":      compactionFill,
 	"compaction": compactionOurs,
+	"flink":      flinkOurs,
 }
 
 // childMain is a child's main. It ends when its standard input does, which the parent holds open.

@@ -1,6 +1,6 @@
 // Command bench measures ours beside a peer, in turn and in one run: the gateway, the hot topology, the ClickHouse sink and the Iceberg sink. CPU seconds come
 // before wall time, and what is compared is the ratio. It prints a table and writes test/bench/out/bench.json. Beside other people's engines it measures compaction
-// (-target bench-compaction) and the Iceberg sink (-target bench-iceberg-sink).
+// (-target bench-compaction), the Iceberg sink (-target bench-iceberg-sink) and the stream engine (-target bench-flink).
 package main
 
 import (
@@ -28,12 +28,12 @@ func main() {
 	reps := flag.Int("reps", 3, "turns of each pair")
 	profiles := flag.String("profile", "", "folder for CPU profiles of both sides")
 	out := flag.String("out", "test/bench/out", "folder of TARGET.json, from the checkout's root")
-	target := flag.String("target", "bench", "which benches: bench, bench-compaction or bench-iceberg-sink")
+	target := flag.String("target", "bench", "which benches: bench, bench-compaction, bench-iceberg-sink or bench-flink")
 	rows := flag.Int("rows", 0, "rows of bench-compaction and bench-iceberg-sink; 0: as many as the figures in docs/BENCHMARKS.md are of")
 	flag.Parse()
 	want, err := regexp.Compile(*run)
 	if err != nil || flag.NArg() > 0 || *reps < 1 || *rows < 0 || !slices.ContainsFunc(benches, func(b bench) bool { return b.target == *target }) {
-		fmt.Fprintln(os.Stderr, "usage: bench [-target bench|bench-compaction|bench-iceberg-sink] [-rows N] [-run REGEXP] [-quick] [-reps N] [-profile DIR] [-out DIR]", err)
+		fmt.Fprintln(os.Stderr, "usage: bench [-target bench|bench-compaction|bench-iceberg-sink|bench-flink] [-rows N] [-run REGEXP] [-quick] [-reps N] [-profile DIR] [-out DIR]", err)
 		os.Exit(2)
 	}
 	root, err := checkout()
@@ -48,7 +48,7 @@ func main() {
 			s = small()
 		}
 		if *rows > 0 {
-			s.compaction.rows, s.connect = *rows, *rows
+			s.compaction.rows, s.connect, s.flink = *rows, *rows, *rows
 		}
 		s.target = *target
 		s.reps, s.profiles, s.binary, s.want = *reps, *profiles, filepath.Join(root, "bin", "millrace"), want
@@ -74,6 +74,7 @@ type settings struct {
 	hot     int    // events
 	sinks   int    // events
 	connect int    // events
+	flink   int    // events
 	want    *regexp.Regexp
 
 	compaction compactionSize
@@ -82,12 +83,12 @@ type settings struct {
 func full() settings {
 	return settings{
 		gateway: []load{{batch: 1, connections: 128, seconds: 5}, {batch: 20, connections: 64, seconds: 5}, {batch: 500, connections: 16, seconds: 5}},
-		hot:     300_000, sinks: 300_000, connect: 2_000_000, compaction: compactionSize{rows: 5_000_000, files: 200},
+		hot:     300_000, sinks: 300_000, connect: 2_000_000, flink: 5_000_000, compaction: compactionSize{rows: 5_000_000, files: 200},
 	}
 }
 
 func small() settings {
-	return settings{gateway: []load{{batch: 1, connections: 32, seconds: 0.5}, {batch: 500, connections: 8, seconds: 0.5}}, hot: 10_000, sinks: 10_000, connect: 20_000, compaction: compactionSize{rows: 100_000, files: 20}}
+	return settings{gateway: []load{{batch: 1, connections: 32, seconds: 0.5}, {batch: 500, connections: 8, seconds: 0.5}}, hot: 10_000, sinks: 10_000, connect: 20_000, flink: 100_000, compaction: compactionSize{rows: 100_000, files: 20}}
 }
 
 // bench is a measurement.
@@ -106,6 +107,7 @@ var benches = []bench{
 	{"bench-compaction", "compaction", benchCompaction},
 	{"bench-iceberg-sink", "iceberg sink", benchIceberg},
 	{"bench-iceberg-sink", "iceberg sink, beside Connect", benchConnect},
+	{"bench-flink", "flink", benchFlink},
 }
 
 // runAll runs the benches whose name fits. What was measured is printed and kept also if a later bench fails.

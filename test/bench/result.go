@@ -34,6 +34,7 @@ type cost struct {
 	Wall float64 `json:"wall"` // seconds
 	N    int64   `json:"n"`    // events or rows
 	Note string  `json:"note,omitempty"`
+	Peak float64 `json:"peak,omitempty"` // MiB of memory
 }
 
 // turn is one measurement of both sides.

@@ -40,12 +40,13 @@ const (
 	NightFeatures        = "features"
 	NightExperiments     = "experiments"
 	NightRecommendations = "recommendations"
+	NightForecasts       = "forecasts"
 	NightReconcile       = "reconcile"
 )
 
 // NightlySteps lists the steps in their order.
 func NightlySteps() []string {
-	return []string{NightGaps, NightQuality, NightPublish, NightMaintain, NightLoad, NightKPIs, NightFeatures, NightExperiments, NightRecommendations, NightReconcile}
+	return []string{NightGaps, NightQuality, NightPublish, NightMaintain, NightLoad, NightKPIs, NightFeatures, NightExperiments, NightRecommendations, NightForecasts, NightReconcile}
 }
 
 // NightlyID is the workflow id of the night of a day, or of a time where nights are shorter.
@@ -119,6 +120,14 @@ func (in NightlyInput) Time() time.Time {
 
 // Daily says whether the night is that of a day.
 func (in NightlyInput) Daily() bool { return len(in.Day) == len(time.DateOnly) }
+
+// Over is when what the night completes is over: before, it would be noted as done and left incomplete.
+func (in NightlyInput) Over() time.Time {
+	if in.Daily() {
+		return in.Time().Add(day)
+	}
+	return in.Time()
+}
 
 // Before lists the n nights before this one, the oldest first.
 func (in NightlyInput) Before(n int) []string {

@@ -50,6 +50,7 @@ func Types() []Type {
 		eraseTypes(),
 		reconcileTypes(),
 		trainTypes(),
+		forecastTypes(),
 		bigQueryTypes(),
 	)
 }

@@ -2,7 +2,7 @@
 import type { ComponentChildren } from 'preact';
 import { useEffect, useState } from 'preact/hooks';
 import type { ApiError, Polled, State } from './api.ts';
-import { seconds } from './format.ts';
+import { count, seconds } from './format.ts';
 import { layout } from './json.ts';
 import { link } from './link.ts';
 import { navigate } from './router.ts';
@@ -182,6 +182,18 @@ export function Select({ label, value, choose, children }: Children & { label: s
         {children}
       </select>
     </label>
+  );
+}
+
+// More is the button below a table that shows its first rows only.
+export function More({ hidden, what, show }: { hidden: number; what: string; show: () => void }) {
+  if (hidden <= 0) return null;
+  return (
+    <p class="more">
+      <button type="button" onClick={show}>
+        Show {count(hidden)} {what}
+      </button>
+    </p>
   );
 }
 

@@ -17,6 +17,7 @@ import (
 	"millrace/lakehouse"
 	"millrace/live"
 	"millrace/streaming/sink"
+	"millrace/test/drills/drill"
 )
 
 type (
@@ -40,7 +41,7 @@ func (e except) RegisterActivityWithOptions(f any, o activity.RegisterOptions) {
 }
 
 // again has new sinks read the topics from their beginning, as after a replay, a lost group or a rolled back table, and Redis rebuilt.
-func (p *platform) again(ctx context.Context, d *drill) error {
+func (p *platform) again(ctx context.Context, d *drill.Drill) error {
 	key, err := activities.LoadSubjectKey(filepath.Join(p.dir, "erasure"))
 	if err != nil {
 		return err
@@ -54,7 +55,7 @@ func (p *platform) again(ctx context.Context, d *drill) error {
 			expected[c.Table()]++
 		}
 	}
-	d.check(of > 0, "the topics still hold %d rows of the subjects", of)
+	d.Check(of > 0, "the topics still hold %d rows of the subjects", of)
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	chCfg, iceCfg, redisCfg := sink.DefaultClickHouseConfig(), sink.DefaultIcebergConfig(), sink.DefaultRedisConfig()
@@ -110,12 +111,12 @@ func (p *platform) again(ctx context.Context, d *drill) error {
 	if err != nil {
 		return err
 	}
-	d.check(n == 0, "after the topics were read again ClickHouse has %d rows of the subjects", n)
+	d.Check(n == 0, "after the topics were read again ClickHouse has %d rows of the subjects", n)
 	found, err := p.scan(ctx, "files")
 	if err != nil {
 		return err
 	}
-	d.check(total(found) == 0, "after the topics were read again DuckDB finds %d in all files", total(found))
+	d.Check(total(found) == 0, "after the topics were read again DuckDB finds %d in all files", total(found))
 	_, ledger, err := p.erasure()
 	if err != nil {
 		return err
@@ -125,7 +126,7 @@ func (p *platform) again(ctx context.Context, d *drill) error {
 		return err
 	}
 	named, keys, err := live.EraseKeys(ctx, p.rdb, []string{"default"}, erased, false, nil)
-	d.check(err == nil && named == 0, "after Redis was rebuilt %d of %d keys name a subject: %v", named, keys, err)
+	d.Check(err == nil && named == 0, "after Redis was rebuilt %d of %d keys name a subject: %v", named, keys, err)
 	for _, c := range []event.Category{event.Page, event.Cart, event.Purchase} {
 		if _, err := p.cat.Ref(ctx, c.Table(), lakehouse.RefPublished); err != nil {
 			return err

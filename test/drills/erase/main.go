@@ -8,12 +8,10 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"os"
-	"os/signal"
-	"syscall"
 	"time"
 
 	"millrace/internal/embedded"
+	"millrace/test/drills/drill"
 )
 
 type options struct {
@@ -31,45 +29,19 @@ func main() {
 	flag.IntVar(&o.replayed, "replayed", 20_000, "rows that the topics still hold")
 	flag.BoolVar(&o.keep, "keep", false, "keep the data directory")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	d := &drill{}
-	if err := run(ctx, d, o); err != nil {
-		fmt.Fprintln(os.Stderr, "error:", err)
-		d.failed++
-	}
-	fmt.Printf("%d passed, %d failed\n", d.passed, d.failed)
-	if d.failed > 0 || d.passed == 0 {
-		os.Exit(1)
-	}
+	drill.Main(func(ctx context.Context, d *drill.Drill) error { return run(ctx, d, o) })
 }
 
-// drill counts what held and what did not.
-type drill struct{ passed, failed int }
-
-func (d *drill) check(ok bool, format string, a ...any) {
-	word := "PASS"
-	if ok {
-		d.passed++
-	} else {
-		d.failed++
-		word = "FAIL"
-	}
-	fmt.Printf("%s %s\n", word, fmt.Sprintf(format, a...))
-}
-
-func run(ctx context.Context, d *drill, o options) (err error) {
+func run(ctx context.Context, d *drill.Drill, o options) (err error) {
 	python, err := peers(ctx)
 	if err != nil {
 		return err
 	}
-	dir, err := os.MkdirTemp("", "millrace-erase-")
+	dir, remove, err := drill.Folder("erase", o.keep)
 	if err != nil {
-		return fmt.Errorf("making a data directory: %w", err)
+		return err
 	}
-	if !o.keep {
-		defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	}
+	defer func() { err = errors.Join(err, remove()) }()
 	p, err := start(ctx, dir, o)
 	if err != nil {
 		return err
@@ -85,7 +57,7 @@ func run(ctx context.Context, d *drill, o options) (err error) {
 	if err != nil {
 		return err
 	}
-	d.check(total(before) > 0, "before: DuckDB finds %d rows of the subjects in %d refs", total(before), refs(before))
+	d.Check(total(before) > 0, "before: DuckDB finds %d rows of the subjects in %d refs", total(before), refs(before))
 	p.expect(ctx, d)
 	if err := p.erase(ctx, d); err != nil {
 		return err

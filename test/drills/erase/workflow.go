@@ -23,6 +23,7 @@ import (
 	"millrace/event"
 	"millrace/lakehouse"
 	"millrace/olap"
+	"millrace/test/drills/drill"
 	"millrace/workflows"
 	"millrace/workflows/name"
 )
@@ -43,7 +44,7 @@ func (p *platform) erasure() (*activities.Erase, *activities.ErasedLedger, error
 }
 
 // erase puts the subjects there and runs the workflow, activities and all, on a virtual clock.
-func (p *platform) erase(ctx context.Context, d *drill) error {
+func (p *platform) erase(ctx context.Context, d *drill.Drill) error {
 	e, _, err := p.erasure()
 	if err != nil {
 		return err
@@ -99,12 +100,12 @@ func (p *platform) erase(ctx context.Context, d *drill) error {
 	}
 	sort.Strings(parts)
 	fmt.Printf("the workflow took %s, of its own time %s: %s\n", time.Since(began).Round(time.Second), env.Now().Sub(began).Round(time.Hour), strings.Join(parts, ", "))
-	d.check(r.Rows > 0 && r.Files > 0, "the workflow erased %d rows in all stores and rewrote %d files, in %d rounds", r.Rows, r.Files, r.Rounds)
+	d.Check(r.Rows > 0 && r.Files > 0, "the workflow erased %d rows in all stores and rewrote %d files, in %d rounds", r.Rows, r.Files, r.Rounds)
 	found, err := p.scan(ctx, "files")
 	if err != nil {
 		return err
 	}
-	d.check(total(found) == 0, "after the date: DuckDB finds %d rows of the subjects in all files on disk", total(found))
+	d.Check(total(found) == 0, "after the date: DuckDB finds %d rows of the subjects in all files on disk", total(found))
 	return nil
 }
 
@@ -128,22 +129,22 @@ func (p *platform) publish(ctx context.Context, r activities.StartRequest) (acti
 }
 
 // unfindable is what holds in the logical state.
-func (p *platform) unfindable(ctx context.Context, d *drill) error {
+func (p *platform) unfindable(ctx context.Context, d *drill.Drill) error {
 	found, err := p.scan(ctx, "refs")
 	if err != nil {
 		return err
 	}
-	d.check(total(found) == 0, "logical: DuckDB finds %d rows of the subjects in %d refs", total(found), refs(found))
+	d.Check(total(found) == 0, "logical: DuckDB finds %d rows of the subjects in %d refs", total(found), refs(found))
 	onDisk, err := p.scan(ctx, "files")
 	if err != nil {
 		return err
 	}
-	d.check(total(onDisk) > 0, "logical: the files of snapshots from before still have %d, until their date", total(onDisk))
+	d.Check(total(onDisk) > 0, "logical: the files of snapshots from before still have %d, until their date", total(onDisk))
 	n, err := p.clickhouse(ctx, "SELECT count() FROM events WHERE visitor_id IN (SELECT line FROM input)")
 	if err != nil {
 		return err
 	}
-	d.check(n == 0, "logical: ClickHouse has %d rows of the subjects", n)
+	d.Check(n == 0, "logical: ClickHouse has %d rows of the subjects", n)
 	keys, err := p.rdb.Keys(ctx, "r1:*").Result()
 	if err != nil {
 		return err
@@ -154,7 +155,7 @@ func (p *platform) unfindable(ctx context.Context, d *drill) error {
 			of++
 		}
 	}
-	d.check(of == 0 && len(keys) > 0, "logical: of %d keys in Redis %d name a subject", len(keys), of)
+	d.Check(of == 0 && len(keys) > 0, "logical: of %d keys in Redis %d name a subject", len(keys), of)
 	p.others(ctx, d, "logical")
 	return nil
 }
@@ -169,31 +170,31 @@ func (p *platform) clickhouse(ctx context.Context, sql string) (int64, error) {
 }
 
 // expect notes how many rows of others there are.
-func (p *platform) expect(ctx context.Context, d *drill) {
+func (p *platform) expect(ctx context.Context, d *drill.Drill) {
 	for _, c := range []event.Category{event.Page, event.Cart, event.Purchase} {
 		n, err := p.clickhouse(ctx, "SELECT count() FROM "+c.Table()+" WHERE visitor_id NOT IN (SELECT line FROM input)")
 		if err != nil {
-			d.check(false, "counting %s: %v", c.Table(), err)
+			d.Check(false, "counting %s: %v", c.Table(), err)
 		}
 		p.left[c.Table()] = n
 	}
 }
 
 // others checks that nobody else's rows have gone.
-func (p *platform) others(ctx context.Context, d *drill, when string) {
+func (p *platform) others(ctx context.Context, d *drill.Drill, when string) {
 	for _, c := range []event.Category{event.Page, event.Cart, event.Purchase} {
 		n, err := p.clickhouse(ctx, "SELECT count() FROM "+c.Table())
 		head, headErr := p.cat.Head(ctx, c.Table())
 		if err = errors.Join(err, headErr); err != nil {
-			d.check(false, "%s: counting %s: %v", when, c.Table(), err)
+			d.Check(false, "%s: counting %s: %v", when, c.Table(), err)
 			continue
 		}
-		d.check(n == p.left[c.Table()] && head.Rows == n, "%s: %s has %d rows in ClickHouse and %d in Iceberg, others had %d", when, c.Table(), n, head.Rows, p.left[c.Table()])
+		d.Check(n == p.left[c.Table()] && head.Rows == n, "%s: %s has %d rows in ClickHouse and %d in Iceberg, others had %d", when, c.Table(), n, head.Rows, p.left[c.Table()])
 	}
 }
 
 // certificates checks both, and that a changed one is refused.
-func (p *platform) certificates(ctx context.Context, d *drill) error {
+func (p *platform) certificates(ctx context.Context, d *drill.Drill) error {
 	public, err := activities.PublicKey(filepath.Join(p.dir, "erasure"))
 	if err != nil {
 		return err
@@ -205,14 +206,14 @@ func (p *platform) certificates(ctx context.Context, d *drill) error {
 			return err
 		}
 		c, err := activities.VerifyCertificate(public, file)
-		d.check(err == nil && c.Subjects == int64(p.o.subjects) && c.Phase == phase, "the certificate of the %s state verifies: %d places, %d residues: %v", phase, len(c.Stores), len(c.Residues), err)
+		d.Check(err == nil && c.Subjects == int64(p.o.subjects) && c.Phase == phase, "the certificate of the %s state verifies: %d places, %d residues: %v", phase, len(c.Stores), len(c.Residues), err)
 		_, err = activities.VerifyCertificate(public, []byte(strings.Replace(string(file), `"subjects":`, `"subjects":1`, 1)))
-		d.check(errors.Is(err, activities.ErrCertificate), "a changed one does not")
+		d.Check(errors.Is(err, activities.ErrCertificate), "a changed one does not")
 		info, err := os.Stat(path)
-		d.check(err == nil && info.Mode().Perm() == 0o600 && !strings.Contains(string(file), "v0000"), "it is private and names nobody")
+		d.Check(err == nil && info.Mode().Perm() == 0o600 && !strings.Contains(string(file), "v0000"), "it is private and names nobody")
 		for _, r := range c.Residues {
 			if phase == name.PhasePhysical && (r.Store == string(event.StoreIceberg) || r.Store == string(event.StoreClickHouse) && strings.HasPrefix(r.Name, "events")) {
-				d.check(false, "the physical state has a residue: %s %s: %s", r.Store, r.Name, r.What)
+				d.Check(false, "the physical state has a residue: %s %s: %s", r.Store, r.Name, r.What)
 			}
 		}
 	}
@@ -220,7 +221,7 @@ func (p *platform) certificates(ctx context.Context, d *drill) error {
 	if err != nil {
 		return err
 	}
-	d.check(ids == 0, "%d ids of the request are left", ids)
+	d.Check(ids == 0, "%d ids of the request are left", ids)
 	return nil
 }
 

@@ -9,14 +9,13 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/signal"
 	"path/filepath"
-	"syscall"
 	"time"
 
 	"millrace/internal/embedded"
 	"millrace/internal/embedded/embeddedtest"
 	"millrace/lakehouse"
+	"millrace/test/drills/drill"
 	"millrace/workers"
 )
 
@@ -51,90 +50,59 @@ func main() {
 	flag.StringVar(&o.store, "store", "file", "where the warehouse is: file, or s3 or gs on a server of their own")
 	flag.BoolVar(&o.keep, "keep", false, "keep the data directory")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	d, err := run(ctx, o)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "error:", err)
-		d.failed++
-	}
-	fmt.Printf("%d passed, %d failed\n", d.passed, d.failed)
-	if d.failed > 0 || d.passed == 0 {
-		os.Exit(1)
-	}
+	drill.Main(func(ctx context.Context, d *drill.Drill) error { return run(ctx, d, o) })
 }
 
-// drill counts what held and what did not.
-type drill struct{ passed, failed int }
-
-func (d *drill) check(ok bool, format string, a ...any) {
-	word := "PASS"
-	if ok {
-		d.passed++
-	} else {
-		d.failed++
-		word = "FAIL"
-	}
-	fmt.Printf("%s %s\n", word, fmt.Sprintf(format, a...))
-}
-
-func run(ctx context.Context, o options) (d drill, err error) {
-	bin, err := filepath.Abs(o.bin)
+func run(ctx context.Context, d *drill.Drill, o options) (err error) {
+	dir, remove, err := drill.Folder("maintain", o.keep)
 	if err != nil {
-		return d, fmt.Errorf("finding %s: %w", o.bin, err)
+		return err
 	}
-	dir, err := os.MkdirTemp("", "millrace-maintain-")
+	defer func() { err = errors.Join(err, remove()) }()
+	p, err := drill.NewProgram(o.bin, dir,
+		"MILLRACE_SINK__ICEBERG__COMMIT_INTERVAL=1s", "MILLRACE_SINK__ICEBERG__LANE_TIMEOUT=2s", "MILLRACE_BATCH__MAINTAIN_EVERY="+maintainEvery.String())
 	if err != nil {
-		return d, fmt.Errorf("making a data directory: %w", err)
+		return err
 	}
-	p := program{bin: bin, data: dir, env: []string{
-		"MILLRACE_SINK__ICEBERG__COMMIT_INTERVAL=1s", "MILLRACE_SINK__ICEBERG__LANE_TIMEOUT=2s", "MILLRACE_BATCH__MAINTAIN_EVERY=" + maintainEvery.String(),
-	}}
-	if !o.keep {
-		defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	}
+	var store lakehouse.Settings // endpoints do not tell them
 	if o.store != "file" {
 		lake, err := embeddedtest.OpenLake(ctx, filepath.Join(dir, "lake"))
 		if err != nil {
-			return d, err
+			return err
 		}
 		defer func() { err = errors.Join(err, lake.Close()) }()
-		if p.config, p.store, err = storeConfig(dir, lake, o.store); err != nil {
-			return d, err
+		if p.Config, store, err = storeConfig(dir, lake, o.store); err != nil {
+			return err
 		}
 	}
-	if _, err := p.call(ctx, "up", "--detach", "--broker", o.broker, "--rate", fmt.Sprint(o.rate), "--for", o.traffic.String()); err != nil {
-		return d, err
+	stop, err := p.Up(ctx, "--broker", o.broker, "--rate", fmt.Sprint(o.rate), "--for", o.traffic.String())
+	if err != nil {
+		return err
 	}
-	defer func() {
-		down, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Minute)
-		defer cancel()
-		_, stopErr := p.call(down, "down")
-		err = errors.Join(err, stopErr)
-	}()
+	defer func() { err = errors.Join(err, stop()) }()
 	e, err := workers.LoadEndpoints(dir)
 	if err != nil {
-		return d, err
+		return err
 	}
 	fmt.Printf("traffic of %g events/s for %s, commits every second, maintenance every %s, warehouse on %s\n", o.rate, o.traffic, maintainEvery, o.store)
-	w, err := newWatch(ctx, e, p.store)
+	w, err := newWatch(ctx, e, store)
 	if err != nil {
-		return d, err
+		return err
 	}
 	defer w.close()
 	ended := make(chan error, 1)
 	watching, endWatch := context.WithTimeout(ctx, o.traffic)
 	defer endWatch()
 	go func() { ended <- w.run(watching) }()
-	if err := byHand(ctx, &d, p, w, o.traffic/3); err != nil {
+	if err := byHand(ctx, d, p, w, o.traffic/3); err != nil {
 		endWatch()
-		return d, errors.Join(err, <-ended)
+		return errors.Join(err, <-ended)
 	}
 	if err := <-ended; err != nil {
-		return d, err
+		return err
 	}
-	w.report(&d)
-	return d, afterwards(ctx, &d, p, w)
+	w.report(d)
+	return afterwards(ctx, d, p, w)
 }
 
 // storeConfig writes the configuration of a warehouse on an object store.

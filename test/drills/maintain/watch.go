@@ -14,6 +14,7 @@ import (
 	"millrace/event"
 	"millrace/lakehouse"
 	"millrace/olap"
+	"millrace/test/drills/drill"
 	"millrace/workers"
 	"millrace/workflows/name"
 )
@@ -106,7 +107,7 @@ func (w *watch) note(t *table.Table) {
 }
 
 // report says what was seen while there was traffic.
-func (w *watch) report(d *drill) {
+func (w *watch) report(d *drill.Drill) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	var at []time.Time
@@ -130,14 +131,14 @@ func (w *watch) report(d *drill) {
 	if len(gaps) > 0 {
 		median = gaps[len(gaps)/2]
 	}
-	d.check(len(at) > 30, "the stream committed %d times, every %s in the median", len(at), median)
-	d.check(gap <= longestGap && len(at) > 1, "the longest time between two commits of the stream is %s, at most %s (around a commit of maintenance %s)", gap, longestGap, beside)
-	d.check(w.most <= mostFiles, "%d data files at most, of %d committed; %d are allowed", w.most, len(at), mostFiles)
-	d.check(len(w.rewrites) >= 3, "maintenance committed %d times", len(w.rewrites))
+	d.Check(len(at) > 30, "the stream committed %d times, every %s in the median", len(at), median)
+	d.Check(gap <= longestGap && len(at) > 1, "the longest time between two commits of the stream is %s, at most %s (around a commit of maintenance %s)", gap, longestGap, beside)
+	d.Check(w.most <= mostFiles, "%d data files at most, of %d committed; %d are allowed", w.most, len(at), mostFiles)
+	d.Check(len(w.rewrites) >= 3, "maintenance committed %d times", len(w.rewrites))
 }
 
 // afterwards compares the stores when the traffic has arrived, and reads what the runs have noted.
-func afterwards(ctx context.Context, d *drill, p program, w *watch) error {
+func afterwards(ctx context.Context, d *drill.Drill, p drill.Program, w *watch) error {
 	deadline := time.Now().Add(2 * time.Minute)
 	var ice lakehouse.Totals
 	var click event.Checksum
@@ -161,13 +162,13 @@ func afterwards(ctx context.Context, d *drill, p program, w *watch) error {
 		case <-time.After(time.Second):
 		}
 	}
-	d.check(click == ice.Checksum && ice.Distinct == ice.Checksum.Count, "every row is there once, as in ClickHouse: Iceberg %+v, %d distinct, ClickHouse %+v", ice.Checksum, ice.Distinct, click)
-	if _, err := p.call(ctx, "schedules", "pause", name.MaintainID(tableName)); err != nil {
+	d.Check(click == ice.Checksum && ice.Distinct == ice.Checksum.Count, "every row is there once, as in ClickHouse: Iceberg %+v, %d distinct, ClickHouse %+v", ice.Checksum, ice.Distinct, click)
+	if _, err := p.Call(ctx, "schedules", "pause", name.MaintainID(tableName)); err != nil {
 		return err
 	}
 	before := w.now()
 	for range 2 { // the first may join a scheduled run, which leaves more
-		if _, err := p.call(ctx, "workflows", "start", name.MaintainTable, "--input", fmt.Sprintf(`{"table": %q, "min_input_files": 2}`, tableName), "--wait"); err != nil {
+		if _, err := p.Call(ctx, "workflows", "start", name.MaintainTable, "--input", fmt.Sprintf(`{"table": %q, "min_input_files": 2}`, tableName), "--wait"); err != nil {
 			return err
 		}
 	}
@@ -179,14 +180,14 @@ func afterwards(ctx context.Context, d *drill, p program, w *watch) error {
 	if err != nil {
 		return err
 	}
-	d.check(again.Checksum == ice.Checksum && head.Files <= leftFiles, "a last run leaves %d of %d files, at most %d, with the same %d rows", head.Files, before.files, leftFiles, again.Checksum.Count)
+	d.Check(again.Checksum == ice.Checksum && head.Files <= leftFiles, "a last run leaves %d of %d files, at most %d, with the same %d rows", head.Files, before.files, leftFiles, again.Checksum.Count)
 	var runs, lane, direct, failed int64
 	err = w.conn.QueryRow(ctx, `SELECT toInt64(countIf(outcome = 'done' AND trigger = 'schedule')), toInt64(sum(numbers['commits_lane'])), toInt64(sum(numbers['commits_direct'])), toInt64(countIf(outcome = 'failed'))
 		FROM workflow_runs FINAL WHERE table_name = ?`, tableName).Scan(&runs, &lane, &direct, &failed)
 	if err != nil {
 		return fmt.Errorf("reading workflow_runs: %w", err)
 	}
-	d.check(runs >= 2 && failed == 0, "%d runs by schedule are done, %d failed", runs, failed)
-	d.check(lane >= 3 && direct == 0, "%d commits went through the stream's committer, %d directly", lane, direct)
+	d.Check(runs >= 2 && failed == 0, "%d runs by schedule are done, %d failed", runs, failed)
+	d.Check(lane >= 3 && direct == 0, "%d commits went through the stream's committer, %d directly", lane, direct)
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"go.temporal.io/api/workflowservice/v1"
 
 	"millrace/olap"
+	"millrace/test/drills/drill"
 	"millrace/workflows/name"
 )
 
@@ -16,7 +17,7 @@ import (
 const nightForm = "2006-01-02T15:04:05Z"
 
 // away switches the platform off for three nights and looks what has run when it is back.
-func away(ctx context.Context, d *drill, p *platform, o options) error {
+func away(ctx context.Context, d *drill.Drill, p *platform, o options) error {
 	fmt.Printf("a night is %s\n", p.period)
 	if err := p.up(ctx); err != nil {
 		return err
@@ -29,8 +30,8 @@ func away(ctx context.Context, d *drill, p *platform, o options) error {
 	if err != nil {
 		return fmt.Errorf("a night is called %q: %w", nights[0].Night, err)
 	}
-	d.check(first.Truncate(p.period).Equal(first), "the first night is that of its scheduled time, %s", nights[0].Night)
-	if err := p.down(ctx); err != nil {
+	d.Check(first.Truncate(p.period).Equal(first), "the first night is that of its scheduled time, %s", nights[0].Night)
+	if err := p.down(); err != nil {
 		return err
 	}
 	from := time.Now().UTC()
@@ -55,12 +56,12 @@ func away(ctx context.Context, d *drill, p *platform, o options) error {
 	if err != nil {
 		return err
 	}
-	d.check(len(missed) >= 3, "%d nights fell into the time: %v", len(missed), missed)
+	d.Check(len(missed) >= 3, "%d nights fell into the time: %v", len(missed), missed)
 	return ran(ctx, d, p, nights, first, last)
 }
 
 // ran checks that every night from the first to the last ran once, in order.
-func ran(ctx context.Context, d *drill, p *platform, nights []olap.Night, first time.Time, last string) error {
+func ran(ctx context.Context, d *drill.Drill, p *platform, nights []olap.Night, first time.Time, last string) error {
 	end, err := time.Parse(nightForm, last)
 	if err != nil {
 		return fmt.Errorf("a night is called %q: %w", last, err)
@@ -79,8 +80,8 @@ func ran(ctx context.Context, d *drill, p *platform, nights []olap.Night, first 
 		inOrder = inOrder && n.Outcome == name.Done && !n.Started.Before(before)
 		before = n.Finished
 	}
-	d.check(slices.Equal(want, got), "every night is there: %v", got)
-	d.check(inOrder, "each is done, and began when the one before had ended")
+	d.Check(slices.Equal(want, got), "every night is there: %v", got)
+	d.Check(inOrder, "each is done, and began when the one before had ended")
 	once := true
 	for _, night := range want {
 		list, err := p.temporal.ListWorkflow(ctx, &workflowservice.ListWorkflowExecutionsRequest{
@@ -94,6 +95,6 @@ func ran(ctx context.Context, d *drill, p *platform, nights []olap.Night, first 
 			fmt.Printf("  %s has %d runs\n", night, n)
 		}
 	}
-	d.check(once, "each ran once")
+	d.Check(once, "each ran once")
 	return nil
 }

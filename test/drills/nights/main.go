@@ -7,12 +7,9 @@ import (
 	"context"
 	"errors"
 	"flag"
-	"fmt"
-	"os"
-	"os/signal"
-	"path/filepath"
-	"syscall"
 	"time"
+
+	"millrace/test/drills/drill"
 )
 
 type options struct {
@@ -31,55 +28,23 @@ func main() {
 	flag.StringVar(&o.shots, "shots", "", "folder for pictures of the Temporal UI; needs Chromium and test/ui/node_modules")
 	flag.BoolVar(&o.keep, "keep", false, "keep the data directory")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	d, err := run(ctx, o)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "error:", err)
-		d.failed++
-	}
-	fmt.Printf("%d passed, %d failed\n", d.passed, d.failed)
-	if d.failed > 0 || d.passed == 0 {
-		os.Exit(1)
-	}
+	drill.Main(func(ctx context.Context, d *drill.Drill) error { return run(ctx, d, o) })
 }
 
-// drill counts what held and what did not.
-type drill struct{ passed, failed int }
-
-func (d *drill) check(ok bool, format string, a ...any) {
-	word := "PASS"
-	if ok {
-		d.passed++
-	} else {
-		d.failed++
-		word = "FAIL"
-	}
-	fmt.Printf("%s %s\n", word, fmt.Sprintf(format, a...))
-}
-
-func run(ctx context.Context, o options) (d drill, err error) {
-	bin, err := filepath.Abs(o.bin)
+func run(ctx context.Context, d *drill.Drill, o options) (err error) {
+	dir, remove, err := drill.Folder("nights", o.keep)
 	if err != nil {
-		return d, fmt.Errorf("finding %s: %w", o.bin, err)
+		return err
 	}
-	dir, err := os.MkdirTemp("", "millrace-nights-")
+	defer func() { err = errors.Join(err, remove()) }()
+	program, err := drill.NewProgram(o.bin, dir, "MILLRACE_BATCH__NIGHTLY_EVERY="+o.period.String(), "MILLRACE_BATCH__MAINTAIN_EVERY=0s")
 	if err != nil {
-		return d, fmt.Errorf("making a data directory: %w", err)
+		return err
 	}
-	if !o.keep {
-		defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	p := &platform{program: program, broker: o.broker, period: o.period}
+	defer func() { err = errors.Join(err, p.down()) }()
+	if err := away(ctx, d, p, o); err != nil {
+		return err
 	}
-	p := &platform{bin: bin, data: dir, broker: o.broker, period: o.period, env: []string{
-		"MILLRACE_BATCH__NIGHTLY_EVERY=" + o.period.String(), "MILLRACE_BATCH__MAINTAIN_EVERY=0s",
-	}}
-	defer func() {
-		down, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Minute)
-		defer cancel()
-		err = errors.Join(err, p.down(down))
-	}()
-	if err := away(ctx, &d, p, o); err != nil {
-		return d, err
-	}
-	return d, repair(ctx, &d, p, o)
+	return repair(ctx, d, p, o)
 }

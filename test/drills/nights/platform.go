@@ -1,12 +1,11 @@
 package main
 
 import (
-	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
-	"os/exec"
 	"time"
 
 	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
@@ -14,39 +13,27 @@ import (
 	tlog "go.temporal.io/sdk/log"
 
 	"millrace/olap"
+	"millrace/test/drills/drill"
 	"millrace/workers"
 )
 
 // platform is the program on a data directory, and clients of its servers while it is up.
 type platform struct {
-	bin, data, broker string
-	period            time.Duration
-	env               []string
+	program drill.Program
+	broker  string
+	period  time.Duration
 
 	endpoints workers.Endpoints
 	temporal  client.Client
 	conn      driver.Conn
-	running   bool
+	stop      func() error // nil: it is down
 }
 
-func (p *platform) call(ctx context.Context, env []string, args ...string) error {
-	cmd := exec.CommandContext(ctx, p.bin, append(args, "--data", p.data)...)
-	cmd.Env = append(append(os.Environ(), p.env...), env...)
-	var said bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &said, &said
-	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("millrace %v: %w\n%s", args, err, said.String())
-	}
-	return nil
-}
-
-func (p *platform) up(ctx context.Context, env ...string) error {
-	if err := p.call(ctx, env, "up", "--detach", "--broker", p.broker, "--no-simulate"); err != nil {
+func (p *platform) up(ctx context.Context, env ...string) (err error) {
+	if p.stop, err = p.program.With(env...).Up(ctx, "--broker", p.broker, "--no-simulate"); err != nil {
 		return err
 	}
-	p.running = true
-	var err error
-	if p.endpoints, err = workers.LoadEndpoints(p.data); err != nil {
+	if p.endpoints, err = workers.LoadEndpoints(p.program.Data); err != nil {
 		return err
 	}
 	p.temporal, err = client.DialContext(ctx, client.Options{HostPort: p.endpoints.Temporal.Address, Namespace: p.endpoints.Temporal.Namespace, Logger: tlog.NewStructuredLogger(slog.New(slog.DiscardHandler))})
@@ -60,16 +47,19 @@ func (p *platform) up(ctx context.Context, env ...string) error {
 	return err
 }
 
-func (p *platform) down(ctx context.Context) error {
-	if !p.running {
-		return nil
+// down ends the platform, if it is up.
+func (p *platform) down() (err error) {
+	if p.temporal != nil {
+		p.temporal.Close()
 	}
-	p.running = false
-	p.temporal.Close()
-	if err := p.conn.Close(); err != nil {
-		return fmt.Errorf("closing the connection to ClickHouse: %w", err)
+	if p.conn != nil {
+		err = p.conn.Close()
 	}
-	return p.call(ctx, nil, "down")
+	if p.stop != nil {
+		err = errors.Join(err, p.stop())
+	}
+	p.temporal, p.conn, p.stop = nil, nil, nil
+	return err
 }
 
 // nights reads workflow_runs, the oldest night first.

@@ -9,17 +9,16 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/google/uuid"
 	commonpb "go.temporal.io/api/common/v1"
 	enums "go.temporal.io/api/enums/v1"
-	"go.temporal.io/api/workflowservice/v1"
-
 	taskqueuepb "go.temporal.io/api/taskqueue/v1"
-
-	"github.com/google/uuid"
+	"go.temporal.io/api/workflowservice/v1"
 
 	"millrace/activities"
 	"millrace/internal/failpoint"
 	"millrace/olap"
+	"millrace/test/drills/drill"
 	"millrace/workflows/name"
 )
 
@@ -27,8 +26,8 @@ import (
 const failAt = 3
 
 // repair lets a night fail and starts its input again, byte for byte, as "Start Workflow Like This One" of the Temporal UI does.
-func repair(ctx context.Context, d *drill, p *platform, o options) error {
-	if err := p.down(ctx); err != nil {
+func repair(ctx context.Context, d *drill.Drill, p *platform, o options) error {
+	if err := p.down(); err != nil {
 		return err
 	}
 	if err := p.up(ctx, fmt.Sprintf("%s=%s=error@%d", failpoint.Env, activities.FailNightPart, failAt)); err != nil {
@@ -47,7 +46,7 @@ func repair(ctx context.Context, d *drill, p *platform, o options) error {
 	if _, err := p.until(ctx, "a night has failed", 10, failedNight); err != nil {
 		return err
 	}
-	d.check(night.Reason == name.NightFailed, "night %s failed as %s", night.Night, night.Reason)
+	d.Check(night.Reason == name.NightFailed, "night %s failed as %s", night.Night, night.Reason)
 	before := map[string]string{} // workflow → run
 	var failed, done []string
 	for _, s := range night.Steps {
@@ -63,7 +62,7 @@ func repair(ctx context.Context, d *drill, p *platform, o options) error {
 			before[part.WorkflowID] = part.WorkflowRun
 		}
 	}
-	d.check(len(failed) == 1 && len(done) > 0, "%v failed, %v did not", failed, done)
+	d.Check(len(failed) == 1 && len(done) > 0, "%v failed, %v did not", failed, done)
 	if err := p.shoot(ctx, o, "failed", night); err != nil {
 		return err
 	}
@@ -99,8 +98,8 @@ func repair(ctx context.Context, d *drill, p *platform, o options) error {
 			fmt.Printf("  %s ran again\n", part.WorkflowID)
 		}
 	}
-	d.check(again == 0, "the night is done; none of the %d workflows that were done ran again", len(before))
-	d.check(len(nights) > 0, "%d nights in all", len(nights))
+	d.Check(again == 0, "the night is done; none of the %d workflows that were done ran again", len(before))
+	d.Check(len(nights) > 0, "%d nights in all", len(nights))
 	return p.shoot(ctx, o, "repaired", night)
 }
 

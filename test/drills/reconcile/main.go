@@ -7,13 +7,10 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"os"
-	"os/signal"
-	"path/filepath"
 	"strconv"
-	"syscall"
 	"time"
 
+	"millrace/test/drills/drill"
 	"millrace/workflows/name"
 )
 
@@ -40,68 +37,36 @@ func main() {
 	flag.StringVar(&o.broker, "broker", "kfake", "kfake or apache")
 	flag.BoolVar(&o.keep, "keep", false, "keep the data directory")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	d, err := run(ctx, o)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "error:", err)
-		d.failed++
-	}
-	fmt.Printf("%d passed, %d failed\n", d.passed, d.failed)
-	if d.failed > 0 || d.passed == 0 {
-		os.Exit(1)
-	}
+	drill.Main(func(ctx context.Context, d *drill.Drill) error { return run(ctx, d, o) })
 }
 
-// drill counts what held and what did not.
-type drill struct{ passed, failed int }
-
-func (d *drill) check(ok bool, format string, a ...any) {
-	word := "PASS"
-	if ok {
-		d.passed++
-	} else {
-		d.failed++
-		word = "FAIL"
-	}
-	fmt.Printf("%s %s\n", word, fmt.Sprintf(format, a...))
-}
-
-func run(ctx context.Context, o options) (d drill, err error) {
-	bin, err := filepath.Abs(o.bin)
+func run(ctx context.Context, d *drill.Drill, o options) (err error) {
+	dir, remove, err := drill.Folder("reconcile", o.keep)
 	if err != nil {
-		return d, fmt.Errorf("finding %s: %w", o.bin, err)
+		return err
 	}
-	dir, err := os.MkdirTemp("", "millrace-reconcile-")
+	defer func() { err = errors.Join(err, remove()) }()
+	p, err := drill.NewProgram(o.bin, dir,
+		"MILLRACE_SINK__ICEBERG__COMMIT_INTERVAL=1s", "MILLRACE_BATCH__MAINTAIN_EVERY=0s", "MILLRACE_BATCH__RECONCILE_EVERY=0s", "MILLRACE_BATCH__NIGHTLY_EVERY=0s", "MILLRACE_HOT__LEDGER_IDLE=2s")
 	if err != nil {
-		return d, fmt.Errorf("making a data directory: %w", err)
+		return err
 	}
-	p := program{bin: bin, data: dir, env: []string{
-		"MILLRACE_SINK__ICEBERG__COMMIT_INTERVAL=1s", "MILLRACE_BATCH__MAINTAIN_EVERY=0s", "MILLRACE_BATCH__RECONCILE_EVERY=0s", "MILLRACE_BATCH__NIGHTLY_EVERY=0s", "MILLRACE_HOT__LEDGER_IDLE=2s",
-	}}
-	if !o.keep {
-		defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	stop, err := p.Up(ctx, "--broker", o.broker, "--no-simulate")
+	if err != nil {
+		return err
 	}
-	if _, err := p.call(ctx, "up", "--detach", "--broker", o.broker, "--no-simulate"); err != nil {
-		return d, err
-	}
-	defer func() {
-		down, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Minute)
-		defer cancel()
-		_, stopErr := p.call(down, "down")
-		err = errors.Join(err, stopErr)
-	}()
+	defer func() { err = errors.Join(err, stop()) }()
 	began := time.Now().UTC().Truncate(time.Hour)
-	if _, err := p.call(ctx, "simulate", "--events", strconv.Itoa(o.events), "--rate", "1500", "--seed", "7"); err != nil {
-		return d, err
+	if _, err := p.Call(ctx, "simulate", "--events", strconv.Itoa(o.events), "--rate", "1500", "--seed", "7"); err != nil {
+		return err
 	}
 	s, err := openStores(ctx, dir)
 	if err != nil {
-		return d, err
+		return err
 	}
 	defer s.close()
 	if err := s.settle(ctx); err != nil {
-		return d, err
+		return err
 	}
 	hours := []string{}
 	for at := began; !at.After(time.Now().UTC()); at = at.Add(time.Hour) {
@@ -109,55 +74,55 @@ func run(ctx context.Context, o options) (d drill, err error) {
 	}
 	whole, err := s.sums(ctx)
 	if err != nil {
-		return d, err
+		return err
 	}
 	fmt.Printf("%d rows of %s are in both stores, taken in %d hour(s)\n", whole.clickhouse.Count, tableName, len(hours))
 
 	before, err := reconcile(ctx, p, hours, false)
 	if err != nil {
-		return d, err
+		return err
 	}
-	d.check(before.outcome == name.Equal, "before anything is spoiled the stores are %s", before.outcome)
+	d.Check(before.outcome == name.Equal, "before anything is spoiled the stores are %s", before.outcome)
 
 	harm, err := s.spoil(ctx, p)
 	if err != nil {
-		return d, err
+		return err
 	}
 	fmt.Printf("%d rows are deleted and %d doubled in ClickHouse; the rollback took %d rows from Iceberg\n", len(harm.deleted), len(harm.doubled), harm.rolled)
 	named, err := reconcile(ctx, p, hours, false)
 	if err != nil {
-		return d, err
+		return err
 	}
 	ch, ice := named.of("clickhouse"), named.of("iceberg")
-	d.check(named.outcome == name.Differs && ch[name.KindMissing] == deleted && ch[name.KindDuplicate] == doubled && len(ch) == 2, "Reconcile names %v in ClickHouse", ch)
-	d.check(ice[name.KindMissing] == harm.rolled && len(ice) == 1, "and %v in Iceberg", ice)
+	d.Check(named.outcome == name.Differs && ch[name.KindMissing] == deleted && ch[name.KindDuplicate] == doubled && len(ch) == 2, "Reconcile names %v in ClickHouse", ch)
+	d.Check(ice[name.KindMissing] == harm.rolled && len(ice) == 1, "and %v in Iceberg", ice)
 	exact, err := s.exactly(ctx, harm)
 	if err != nil {
-		return d, err
+		return err
 	}
-	d.check(exact == "", "they are exactly the rows that were spoiled %s", exact)
+	d.Check(exact == "", "they are exactly the rows that were spoiled %s", exact)
 
 	mended, err := reconcile(ctx, p, hours, true)
 	if err != nil {
-		return d, err
+		return err
 	}
-	d.check(mended.outcome == name.Mended && mended.repaired["clickhouse"] == deleted+doubled && mended.repaired["iceberg"] == harm.rolled, "with --repair it mends %v rows: %s", mended.repaired, mended.outcome)
+	d.Check(mended.outcome == name.Mended && mended.repaired["clickhouse"] == deleted+doubled && mended.repaired["iceberg"] == harm.rolled, "with --repair it mends %v rows: %s", mended.repaired, mended.outcome)
 	after, err := s.sums(ctx)
 	if err != nil {
-		return d, err
+		return err
 	}
-	d.check(after.clickhouse == whole.clickhouse && after.iceberg == whole.iceberg, "both stores have the rows and the checksum that they had: %+v", after.clickhouse)
-	d.check(after.distinct == whole.distinct && after.columns == whole.columns, "every column of every row is as it was")
+	d.Check(after.clickhouse == whole.clickhouse && after.iceberg == whole.iceberg, "both stores have the rows and the checksum that they had: %+v", after.clickhouse)
+	d.Check(after.distinct == whole.distinct && after.columns == whole.columns, "every column of every row is as it was")
 
 	again, err := reconcile(ctx, p, hours, true)
 	if err != nil {
-		return d, err
+		return err
 	}
 	last, err := s.sums(ctx)
 	if err != nil {
-		return d, err
+		return err
 	}
-	d.check(again.outcome == name.Equal && len(again.repaired) == 0 && last == after, "a second run finds the stores %s and changes nothing: snapshot %d, mark %d", again.outcome, last.snapshot, last.mark)
+	d.Check(again.outcome == name.Equal && len(again.repaired) == 0 && last == after, "a second run finds the stores %s and changes nothing: snapshot %d, mark %d", again.outcome, last.snapshot, last.mark)
 
-	return d, s.where(ctx, &d, p, harm)
+	return s.where(ctx, d, p, harm)
 }

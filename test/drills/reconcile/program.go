@@ -1,33 +1,13 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
-	"os"
-	"os/exec"
 
+	"millrace/test/drills/drill"
 	"millrace/workflows/name"
 )
-
-// program is the command line of the platform.
-type program struct {
-	bin, data string
-	env       []string
-}
-
-// call runs a command and gives its stdout.
-func (p program) call(ctx context.Context, args ...string) ([]byte, error) {
-	cmd := exec.CommandContext(ctx, p.bin, append(args, "--data", p.data)...)
-	cmd.Env = append(os.Environ(), p.env...)
-	var out, said bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &said
-	if err := cmd.Run(); err != nil {
-		return out.Bytes(), fmt.Errorf("millrace %v: %w\n%s", args, err, said.String())
-	}
-	return out.Bytes(), nil
-}
 
 // reconciled is what reconciliations of some hours found together.
 type reconciled struct {
@@ -39,7 +19,7 @@ type reconciled struct {
 func (r reconciled) of(store string) map[string]int64 { return r.differs[store] }
 
 // reconcile runs the command for each hour. It fails where a store differs, which its output says.
-func reconcile(ctx context.Context, p program, hours []string, repair bool) (reconciled, error) {
+func reconcile(ctx context.Context, p drill.Program, hours []string, repair bool) (reconciled, error) {
 	out := reconciled{outcome: name.Equal, differs: map[string]map[string]int64{}, repaired: map[string]int64{}}
 	rank := map[string]int{name.Unjudged: 0, name.Equal: 1, name.Mended: 2, name.Differs: 3}
 	for _, hour := range hours {
@@ -47,7 +27,7 @@ func reconcile(ctx context.Context, p program, hours []string, repair bool) (rec
 		if repair {
 			args = append(args, "--repair")
 		}
-		text, failed := p.call(ctx, args...)
+		text, failed := p.Call(ctx, args...)
 		var r name.ReconcileResult
 		if err := json.Unmarshal(text, &r); err != nil {
 			return out, fmt.Errorf("reconcile answered %q: %w, %w", text, err, failed)

@@ -15,6 +15,7 @@ import (
 	"millrace/event"
 	"millrace/lakehouse"
 	"millrace/olap"
+	"millrace/test/drills/drill"
 	"millrace/workers"
 )
 
@@ -139,7 +140,7 @@ func among(places map[place]bool) string {
 }
 
 // spoil deletes and doubles rows in ClickHouse, and rolls the Iceberg table back as an operator would.
-func (s *stores) spoil(ctx context.Context, p program) (h harm, err error) {
+func (s *stores) spoil(ctx context.Context, p drill.Program) (h harm, err error) {
 	if h.deleted, err = s.places(ctx, "", deleted); err != nil {
 		return h, err
 	}
@@ -163,7 +164,7 @@ func (s *stores) spoil(ctx context.Context, p program) (h harm, err error) {
 	if err != nil {
 		return h, err
 	}
-	if _, err := p.call(ctx, "lake", "rollback", tableName, "--to", strconv.FormatInt(log[len(log)/2].SnapshotID, 10), "--skip"); err != nil {
+	if _, err := p.Call(ctx, "lake", "rollback", tableName, "--to", strconv.FormatInt(log[len(log)/2].SnapshotID, 10), "--skip"); err != nil {
 		return h, err
 	}
 	after, err := s.lake.Head(ctx, tableName)
@@ -210,9 +211,9 @@ func (s *stores) exactly(ctx context.Context, h harm) (string, error) {
 }
 
 // where asks for a row that was brought back, and for one that was never there.
-func (s *stores) where(ctx context.Context, d *drill, p program, h harm) error {
+func (s *stores) where(ctx context.Context, d *drill.Drill, p drill.Program, h harm) error {
 	for at := range h.deleted {
-		text, err := p.call(ctx, "where", fmt.Sprintf("%s/%d@%d", rawName, at.partition, at.offset), "-o", "json")
+		text, err := p.Call(ctx, "where", fmt.Sprintf("%s/%d@%d", rawName, at.partition, at.offset), "-o", "json")
 		if err != nil {
 			return err
 		}
@@ -220,7 +221,7 @@ func (s *stores) where(ctx context.Context, d *drill, p program, h harm) error {
 		if err := json.Unmarshal(text, &w); err != nil {
 			return fmt.Errorf("where answered %q: %w", text, err)
 		}
-		d.check(!w.Nowhere && len(w.ClickHouse) == 1 && len(w.Iceberg) == 1 && w.Kafka == "held" && w.Ledger != nil, "millrace where finds a row that was brought back: %s", w.Answer)
+		d.Check(!w.Nowhere && len(w.ClickHouse) == 1 && len(w.Iceberg) == 1 && w.Kafka == "held" && w.Ledger != nil, "millrace where finds a row that was brought back: %s", w.Answer)
 		break
 	}
 	var partition int32
@@ -246,7 +247,7 @@ func (s *stores) where(ctx context.Context, d *drill, p program, h harm) error {
 	for have[offset] {
 		offset++
 	}
-	text, err := p.call(ctx, "where", fmt.Sprintf("%s/%d@%d", rawName, partition, offset), "-o", "json")
+	text, err := p.Call(ctx, "where", fmt.Sprintf("%s/%d@%d", rawName, partition, offset), "-o", "json")
 	if err != nil {
 		return err
 	}
@@ -254,6 +255,6 @@ func (s *stores) where(ctx context.Context, d *drill, p program, h harm) error {
 	if err := json.Unmarshal(text, &w); err != nil {
 		return fmt.Errorf("where answered %q: %w", text, err)
 	}
-	d.check(w.Nowhere && len(w.Copies) > 0 || w.Failed != "", "and says of a duplicate, or of a failed event: %s", w.Answer)
+	d.Check(w.Nowhere && len(w.Copies) > 0 || w.Failed != "", "and says of a duplicate, or of a failed event: %s", w.Answer)
 	return nil
 }

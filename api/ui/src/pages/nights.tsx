@@ -4,7 +4,7 @@ import { usePoll, type Nights } from '../api.ts';
 import { count, fullTime, none, seconds } from '../format.ts';
 import { Title } from '../shell.tsx';
 import { clock, useStore } from '../store.ts';
-import { Block, Empty, Out, Outcome, Panel, Select, Sideways } from '../ui.tsx';
+import { Block, Empty, More, Out, Outcome, Panel, Select, Sideways } from '../ui.tsx';
 
 type Night = Nights['nights'][number];
 type Step = Night['steps'][number];
@@ -71,6 +71,48 @@ const numbers = (s: Step) =>
     .map(([k, v]) => `${k.replaceAll('_', ' ')} ${count(v)}`)
     .join(', ');
 
+// A night has a workflow for each topic and hour: those that are done are shown when they are asked for.
+function Workflows({ night }: { night: Night }) {
+  const [all, setAll] = useState(false);
+  const rows = all ? night.workflows : night.workflows.filter((w) => w.outcome !== 'done');
+  return (
+    <>
+      {rows.length > 0 && (
+        <Sideways label={`Workflows of ${night.night}`}>
+          <table class="rows">
+            <thead>
+              <tr>
+                <th scope="col">Workflow</th>
+                <th scope="col">Outcome</th>
+                <th scope="col">Type</th>
+                <th scope="col" class="n">
+                  Took
+                </th>
+              </tr>
+            </thead>
+            <tbody>
+              {rows.map((w) => (
+                <tr key={w.workflow_id}>
+                  <th scope="row">
+                    <Out href={w.url}>{w.workflow_id}</Out>
+                  </th>
+                  <td>
+                    <Outcome of={w.outcome} />
+                    {w.reason && <span class="sub">{w.reason}</span>}
+                  </td>
+                  <td>{w.type}</td>
+                  <td class="n">{seconds(w.duration_seconds)}</td>
+                </tr>
+              ))}
+            </tbody>
+          </table>
+        </Sideways>
+      )}
+      <More hidden={night.workflows.length - rows.length} what="workflows that are done" show={() => setAll(true)} />
+    </>
+  );
+}
+
 function Detail({ night, now }: { night: Night; now: number }) {
   return (
     <>
@@ -80,7 +122,7 @@ function Detail({ night, now }: { night: Night; now: number }) {
       </p>
       {(night.outcome === 'failed' || night.outcome === 'partial' || night.outcome === 'canceled') && (
         <p class="remedy">
-          Mend the cause, then start <code>Nightly</code> again in the Temporal UI with the input <code>{night.input}</code>: only what is not done runs.
+          Mend the cause, then start <code>Nightly</code> again in the Temporal UI with the input <code>{night.input}</code>, or <code>millrace nightly run {night.night}</code>: only what is not done runs.
         </p>
       )}
       <Sideways label={`Steps of ${night.night}`}>
@@ -110,37 +152,7 @@ function Detail({ night, now }: { night: Night; now: number }) {
           </tbody>
         </table>
       </Sideways>
-      {night.workflows.length > 0 && (
-        <Sideways label={`Workflows of ${night.night}`}>
-          <table class="rows">
-            <thead>
-              <tr>
-                <th scope="col">Workflow</th>
-                <th scope="col">Outcome</th>
-                <th scope="col">Type</th>
-                <th scope="col" class="n">
-                  Took
-                </th>
-              </tr>
-            </thead>
-            <tbody>
-              {night.workflows.map((w) => (
-                <tr key={w.workflow_id}>
-                  <th scope="row">
-                    <Out href={w.url}>{w.workflow_id}</Out>
-                  </th>
-                  <td>
-                    <Outcome of={w.outcome} />
-                    {w.reason && <span class="sub">{w.reason}</span>}
-                  </td>
-                  <td>{w.type}</td>
-                  <td class="n">{seconds(w.duration_seconds)}</td>
-                </tr>
-              ))}
-            </tbody>
-          </table>
-        </Sideways>
-      )}
+      <Workflows key={night.night} night={night} />
     </>
   );
 }

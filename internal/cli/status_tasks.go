@@ -1,0 +1,148 @@
+package cli
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"math"
+	"net/http"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+
+	"millrace/workers"
+)
+
+// taskStatus is one task of the stream role, as its metrics tell it.
+type taskStatus struct {
+	Topology       string   `json:"topology"`
+	Stage          string   `json:"stage"`
+	Partition      int      `json:"partition"`
+	Lag            int64    `json:"lag_records"`
+	WatermarkDelay *float64 `json:"watermark_delay_seconds"` // null while no events have come
+	StateKeys      int64    `json:"state_keys"`
+	StateBytes     int64    `json:"state_bytes"`
+	DiskKeys       int64    `json:"state_disk_keys"`
+	Commit         float64  `json:"commit_seconds"`
+	HotKeyShare    float64  `json:"hot_key_share"`
+	Restoring      bool     `json:"restoring"`
+	RestoredShare  float64  `json:"restored_share"`
+}
+
+const (
+	streamMetric  = "millrace_stream_"
+	metricsWithin = 2 * time.Second
+)
+
+// streamTasks asks the roles for stream tasks. A role that does not answer has none to tell of: its line in the table of parts says why.
+func streamTasks(ctx context.Context, e workers.Endpoints) []taskStatus {
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	var out []taskStatus
+	for _, address := range e.Metrics {
+		wg.Go(func() {
+			families, err := metricsOf(ctx, address)
+			if err != nil {
+				return
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			out = append(out, tasksOf(families)...)
+		})
+	}
+	wg.Wait()
+	slices.SortFunc(out, func(a, b taskStatus) int {
+		return cmp.Or(cmp.Compare(a.Topology, b.Topology), cmp.Compare(a.Stage, b.Stage), cmp.Compare(a.Partition, b.Partition))
+	})
+	return out
+}
+
+func metricsOf(ctx context.Context, address string) (map[string]*dto.MetricFamily, error) {
+	ctx, cancel := context.WithTimeout(ctx, metricsWithin)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
+	if err != nil {
+		return nil, fmt.Errorf("asking %s: %w", address, err)
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("asking for metrics: %w", err)
+	}
+	defer func() { _ = res.Body.Close() }() // it was read as far as wanted
+	if res.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("%s answers %s", address, res.Status)
+	}
+	parser := expfmt.NewTextParser(model.UTF8Validation)
+	families, err := parser.TextToMetricFamilies(io.LimitReader(res.Body, 8<<20))
+	if err != nil {
+		return nil, fmt.Errorf("reading the metrics of %s: %w", address, err)
+	}
+	return families, nil
+}
+
+// tasksOf puts the gauges of each (topology, stage, partition) together.
+func tasksOf(families map[string]*dto.MetricFamily) []taskStatus {
+	type id struct{ topology, stage, partition string }
+	tasks := map[id]*taskStatus{}
+	each := func(name string, f func(t *taskStatus, v float64)) {
+		for _, m := range families[streamMetric+name].GetMetric() {
+			var k id
+			for _, l := range m.GetLabel() {
+				switch l.GetName() {
+				case "topology":
+					k.topology = l.GetValue()
+				case "stage":
+					k.stage = l.GetValue()
+				case "partition":
+					k.partition = l.GetValue()
+				}
+			}
+			p, err := strconv.Atoi(k.partition)
+			if v := m.GetGauge().GetValue(); err == nil && !math.IsNaN(v) {
+				if tasks[k] == nil {
+					tasks[k] = &taskStatus{Topology: k.topology, Stage: k.stage, Partition: p, RestoredShare: 1}
+				}
+				f(tasks[k], v)
+			}
+		}
+	}
+	each("lag_records", func(t *taskStatus, v float64) { t.Lag += int64(v) })
+	each("watermark_delay_seconds", func(t *taskStatus, v float64) { t.WatermarkDelay = &v })
+	each("state_keys", func(t *taskStatus, v float64) { t.StateKeys += int64(v) })
+	each("state_bytes", func(t *taskStatus, v float64) { t.StateBytes = int64(v) })
+	each("state_disk_keys", func(t *taskStatus, v float64) { t.DiskKeys = int64(v) })
+	each("task_commit_seconds", func(t *taskStatus, v float64) { t.Commit = v })
+	each("hot_key_share", func(t *taskStatus, v float64) { t.HotKeyShare = v })
+	each("restored_share", func(t *taskStatus, v float64) { t.Restoring, t.RestoredShare = true, v })
+	out := make([]taskStatus, 0, len(tasks))
+	for _, t := range tasks {
+		out = append(out, *t)
+	}
+	return out
+}
+
+// taskRows is the table of tasks; the first row is the head.
+func taskRows(tasks []taskStatus) [][]string {
+	rows := [][]string{{"TASK", "LAG", "WATERMARK", "KEYS", "STATE", "ON DISK", "COMMIT", "HOT KEY", "RESTORED"}}
+	for _, t := range tasks {
+		delay := "-"
+		if t.WatermarkDelay != nil {
+			delay = (time.Duration(*t.WatermarkDelay*1000) * time.Millisecond).Round(100 * time.Millisecond).String()
+		}
+		restored := ""
+		if t.Restoring {
+			restored = fmt.Sprintf("%.0f %%", 100*t.RestoredShare)
+		}
+		rows = append(rows, []string{
+			fmt.Sprintf("%s.%s/%d", t.Topology, t.Stage, t.Partition), strconv.FormatInt(t.Lag, 10), delay, strconv.FormatInt(t.StateKeys, 10), bytes(t.StateBytes),
+			strconv.FormatInt(t.DiskKeys, 10), (time.Duration(t.Commit*1e6) * time.Microsecond).Round(100 * time.Microsecond).String(), fmt.Sprintf("%.0f %%", 100*t.HotKeyShare), restored,
+		})
+	}
+	return rows
+}
