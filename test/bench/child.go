@@ -38,6 +38,7 @@ type job struct {
 
 	Compaction compactionJob `json:"compaction"`
 	Flink      flinkRun      `json:"flink"`
+	Nexmark    nexRun        `json:"nexmark"`
 }
 
 // measured is the table of children that do one job and say on their standard output what it cost.
@@ -51,6 +52,7 @@ var measured = map[string]func(context.Context, job) (cost, error){
 	"small":      compactionFill,
 	"compaction": compactionOurs,
 	"flink":      flinkOurs,
+	"nexmark":    nexmarkOurs,
 }
 
 // childMain is a child's main. It ends when its standard input does, which the parent holds open.

@@ -230,6 +230,24 @@ func found(ctx context.Context, brokers, kpiTopic, alertTopic string) (findings,
 	return f, err
 }
 
+// settled lists where topics end once the markers of all transactions are there, which a broker writes a little after it has said that a transaction is committed.
+func settled(ctx context.Context, adm *kadm.Client, topics []string) (ends kadm.ListedOffsets, err error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	return ends, eventually(ctx, "the markers of transactions", func() (bool, error) {
+		if ends, err = adm.ListCommittedOffsets(ctx, topics...); err != nil {
+			return false, err
+		}
+		high, err := adm.ListEndOffsets(ctx, topics...)
+		open := false
+		high.Each(func(o kadm.ListedOffset) {
+			stable, _ := ends.Lookup(o.Topic, o.Partition)
+			open = open || stable.Offset != o.Offset
+		})
+		return !open, err
+	})
+}
+
 // readCommitted reads topics from their start to where they end now.
 func readCommitted(ctx context.Context, brokers string, topics []string, each func(*kgo.Record) error) error {
 	cl, err := kgo.NewClient(kgo.SeedBrokers(brokers), kgo.ConsumeTopics(topics...), kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.KeepControlRecords(), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
@@ -237,7 +255,7 @@ func readCommitted(ctx context.Context, brokers string, topics []string, each fu
 		return fmt.Errorf("reading: %w", err)
 	}
 	defer cl.Close()
-	ends, err := kadm.NewClient(cl).ListCommittedOffsets(ctx, topics...)
+	ends, err := settled(ctx, kadm.NewClient(cl), topics)
 	if err != nil {
 		return fmt.Errorf("reading: %w", err)
 	}

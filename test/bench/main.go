@@ -48,7 +48,7 @@ func main() {
 			s = small()
 		}
 		if *rows > 0 {
-			s.compaction.rows, s.connect, s.flink = *rows, *rows, *rows
+			s.compaction.rows, s.connect, s.flink, s.nexmark = *rows, *rows, *rows, *rows
 		}
 		s.target = *target
 		s.reps, s.profiles, s.binary, s.want = *reps, *profiles, filepath.Join(root, "bin", "millrace"), want
@@ -75,6 +75,7 @@ type settings struct {
 	sinks   int    // events
 	connect int    // events
 	flink   int    // events
+	nexmark int    // events
 	want    *regexp.Regexp
 
 	compaction compactionSize
@@ -83,12 +84,12 @@ type settings struct {
 func full() settings {
 	return settings{
 		gateway: []load{{batch: 1, connections: 128, seconds: 5}, {batch: 20, connections: 64, seconds: 5}, {batch: 500, connections: 16, seconds: 5}},
-		hot:     300_000, sinks: 300_000, connect: 2_000_000, flink: 5_000_000, compaction: compactionSize{rows: 5_000_000, files: 200},
+		hot:     300_000, sinks: 300_000, connect: 2_000_000, flink: 5_000_000, nexmark: 3_000_000, compaction: compactionSize{rows: 5_000_000, files: 200},
 	}
 }
 
 func small() settings {
-	return settings{gateway: []load{{batch: 1, connections: 32, seconds: 0.5}, {batch: 500, connections: 8, seconds: 0.5}}, hot: 10_000, sinks: 10_000, connect: 20_000, flink: 100_000, compaction: compactionSize{rows: 100_000, files: 20}}
+	return settings{gateway: []load{{batch: 1, connections: 32, seconds: 0.5}, {batch: 500, connections: 8, seconds: 0.5}}, hot: 10_000, sinks: 10_000, connect: 20_000, flink: 100_000, nexmark: 100_000, compaction: compactionSize{rows: 100_000, files: 20}}
 }
 
 // bench is a measurement.
@@ -108,6 +109,7 @@ var benches = []bench{
 	{"bench-iceberg-sink", "iceberg sink", benchIceberg},
 	{"bench-iceberg-sink", "iceberg sink, beside Connect", benchConnect},
 	{"bench-flink", "flink", benchFlink},
+	{"bench-flink", "nexmark", benchNexmark},
 }
 
 // runAll runs the benches whose name fits. What was measured is printed and kept also if a later bench fails.
