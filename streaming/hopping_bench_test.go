@@ -141,7 +141,9 @@ func BenchmarkSessions(b *testing.B) {
 		gap   time.Duration
 		split func(a, b *sum) bool
 	}{
-		{"60-keys", 60, time.Second, nil}, {"50000-keys", 50_000, 30 * time.Second, nil}, {"one-event-each", 50_000, time.Second, nil},
+		{"60-keys", 60, time.Second, nil},
+		{"50000-keys", 50_000, 30 * time.Second, nil},
+		{"one-event-each", 50_000, time.Second, nil},
 		{"50000-keys-split", 50_000, 30 * time.Second, func(a, b *sum) bool { return false }},
 	} {
 		b.Run(c.name, func(b *testing.B) {

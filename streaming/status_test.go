@@ -92,7 +92,9 @@ func TestAStateOfALaterVersionIsRefusedWithItsRemedy(t *testing.T) {
 	b.feed("x", 10, 1_000_000_000)
 	b.count(20)
 	must(t, w.stop())
-	later := func(c *Config, top *Topology, w *Worker) { top.Stores = []StoreSpec{{storeCounts, "counts", 2}, {storeWindows, "windows", 1}} }
+	later := func(c *Config, top *Topology, w *Worker) {
+		top.Stores = []StoreSpec{{storeCounts, "counts", 2}, {storeWindows, "windows", 1}}
+	}
 	// For a version that reads format 2 only, what is there is of another one: neither snapshot nor changelog is taken for its own.
 	b.refused(b.start("w0", withLocal(dir, later)), "MR-STR-005")
 	w = b.start("w0", withLocal(dir, nil))

@@ -2,6 +2,7 @@ package model
 
 import (
 	"encoding/json"
+	"errors"
 	"math"
 	"os"
 	"path/filepath"
@@ -129,14 +130,14 @@ func TestAModelSaysWhatItIs(t *testing.T) {
 
 func TestFeaturesThatDoNotFitAreRefused(t *testing.T) {
 	m, x := open(t, "lgb_binary.txt"), open(t, "xgb_binary.json")
-	if _, err := m.Score(make([]float64, 7)); err != ErrFewFeatures {
+	if _, err := m.Score(make([]float64, 7)); !errors.Is(err, ErrFewFeatures) {
 		t.Errorf("seven features: %v", err)
 	}
 	if _, err := m.Score(make([]float64, 9)); err != nil {
 		t.Errorf("nine features: %v", err)
 	}
 	for _, v := range []float64{math.Inf(1), math.Inf(-1), 1e39} {
-		if _, err := x.Score([]float64{v, 0, 0, 0, 0, 0, 0, 0}); err != ErrInfinite {
+		if _, err := x.Score([]float64{v, 0, 0, 0, 0, 0, 0, 0}); !errors.Is(err, ErrInfinite) {
 			t.Errorf("%v for XGBoost: %v", v, err)
 		}
 		if _, err := m.Score([]float64{v, 0, 0, 0, 0, 0, 0, 0}); err != nil {

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"strconv"
 	"testing"
 	"time"
 )
@@ -25,7 +26,7 @@ func TestARealKServeServer(t *testing.T) {
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), python, "testdata/serving/kserve_model.py", "--http_port", fmt.Sprint(port), "--enable_grpc", "false")
+	cmd := exec.CommandContext(t.Context(), python, "testdata/serving/kserve_model.py", "--http_port", strconv.Itoa(port), "--enable_grpc", "false")
 	cmd.Stderr = os.Stderr
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)

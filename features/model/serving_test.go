@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"math"
 	"net"
@@ -437,7 +436,7 @@ func TestReadinessIsReadInEveryForm(t *testing.T) {
 		}
 	}
 	srv := newModelServer(t, say(404, `{"error":"no"}`))
-	if err := client(t, srv.URL, nil).Ready(t.Context()); err == nil || !strings.Contains(err.Error(), fmt.Sprint(404)) {
+	if err := client(t, srv.URL, nil).Ready(t.Context()); err == nil || !strings.Contains(err.Error(), "404") {
 		t.Error(err)
 	}
 }

@@ -197,33 +197,33 @@ func (g *Group) decode(ctx context.Context, l *leaf, parts []part, m *merged, de
 }
 
 // choose keeps the levels of a page's rows that have a number, and says which values are theirs.
-func (out *Column) choose(reps, defs, levels int, dense []uint32, keep []bool) []bool {
-	rep, def := out.rep[reps:], out.def[defs:]
+func (c *Column) choose(reps, defs, levels int, dense []uint32, keep []bool) []bool {
+	rep, def := c.rep[reps:], c.def[defs:]
 	row, to := -1, 0
 	for i := range levels {
-		if out.leaf.rep == 0 || rep[i] == 0 {
+		if c.leaf.rep == 0 || rep[i] == 0 {
 			row++
 		}
 		chosen := dense[row] != unread
-		if out.leaf.def == 0 || int(def[i]) == out.leaf.def {
+		if c.leaf.def == 0 || int(def[i]) == c.leaf.def {
 			keep = append(keep, chosen)
 		}
 		if !chosen {
 			continue
 		}
-		if out.leaf.rep > 0 {
+		if c.leaf.rep > 0 {
 			rep[to] = rep[i]
 		}
-		if out.leaf.def > 0 {
+		if c.leaf.def > 0 {
 			def[to] = def[i]
 		}
 		to++
 	}
-	if out.leaf.rep > 0 {
-		out.rep = out.rep[:reps+to]
+	if c.leaf.rep > 0 {
+		c.rep = c.rep[:reps+to]
 	}
-	if out.leaf.def > 0 {
-		out.def = out.def[:defs+to]
+	if c.leaf.def > 0 {
+		c.def = c.def[:defs+to]
 	}
 	return keep
 }
@@ -241,27 +241,27 @@ func kept[T any](values []T, from, width int, keep []bool) []T {
 }
 
 // one adds a byte array with its length to the arena.
-func (out *Column) one(c *chunk, v []byte) (uint32, error) {
-	at := len(out.arena)
+func (c *Column) one(in *chunk, v []byte) (uint32, error) {
+	at := len(c.arena)
 	if int64(at)+int64(len(v)) >= math.MaxUint32 {
-		return 0, c.fail(fmt.Errorf("%w: values of more than 4 GiB", ErrUnfit))
+		return 0, in.fail(fmt.Errorf("%w: values of more than 4 GiB", ErrUnfit))
 	}
-	out.arena = append(out.arena, v...)
+	c.arena = append(c.arena, v...)
 	return uint32(at), nil
 }
 
 // keep adds byte arrays to the arena and their places to refs, of which it gives a copy.
-func (out *Column) keep(c *chunk, body []byte, n int) ([]uint32, error) {
-	if int64(len(out.arena))+int64(len(body)) > math.MaxUint32 {
-		return nil, c.fail(fmt.Errorf("%w: values of more than 4 GiB", ErrUnfit))
+func (c *Column) keep(in *chunk, body []byte, n int) ([]uint32, error) {
+	if int64(len(c.arena))+int64(len(body)) > math.MaxUint32 {
+		return nil, in.fail(fmt.Errorf("%w: values of more than 4 GiB", ErrUnfit))
 	}
-	from := len(out.refs)
+	from := len(c.refs)
 	var err error
-	if out.refs, err = c.spans(body, n, uint32(len(out.arena)), out.refs); err != nil {
+	if c.refs, err = in.spans(body, n, uint32(len(c.arena)), c.refs); err != nil {
 		return nil, err
 	}
-	out.arena = append(out.arena, body...)
-	return append([]uint32{}, out.refs[from:]...), nil
+	c.arena = append(c.arena, body...)
+	return append([]uint32{}, c.refs[from:]...), nil
 }
 
 func remap(idx, places []uint32) {

@@ -148,7 +148,7 @@ func TestABrokenFileIsAnErrorThatNamesIt(t *testing.T) {
 	}
 	end := int(last.DataPageOffset() + last.TotalCompressedSize()) // the footer is the general reader's matter
 	failed := 0
-	const times = 600
+	const times = 200
 	for range times {
 		b := slices.Clone(data)
 		for range 1 + r.IntN(3) {

@@ -185,14 +185,6 @@ type rowGroup struct {
 	chunks []chunkInfo
 }
 
-func (r *rowGroup) size() int64 {
-	var n int64
-	for i := range r.chunks {
-		n += r.chunks[i].size
-	}
-	return n
-}
-
 // file is one Parquet file being written.
 type file struct {
 	g     *Group

@@ -205,7 +205,6 @@ type follower struct {
 	store  *streaming.Store[[]byte]
 	set    *rules.Set
 	inUse  prometheus.Gauge
-	failed string // hash of a stored set that this version cannot read
 }
 
 func newFollower(t *streaming.Task, source *Rules, inUse prometheus.Gauge) (*follower, error) {

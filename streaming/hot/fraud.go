@@ -56,7 +56,6 @@ func fraudTopics() []string {
 // fraud is the visitor stage's part: rules about visitors are looked at here, and events that rules about cards, addresses, devices and users want are sent to the tasks
 // of those.
 type fraud struct {
-	noJob
 	t      *streaming.Task
 	codecs *schema.Codecs
 	det    *detector

@@ -69,7 +69,6 @@ type products struct {
 	key        []byte
 	dirty      map[string]dirtyProduct // changed in this transaction, by key
 	dirtyOrder []string
-	text       []byte
 }
 
 type dirtyProduct struct{ stock, model bool }

@@ -76,7 +76,6 @@ const (
 // State: of an item up to 24 neighbours by looks and 24 by orders (about 1.5 KB when full), of a category or country 100 items (3 KB), of a visitor 8 items for half an
 // hour (200 bytes).
 type together struct {
-	noJob
 	t       *streaming.Task
 	cfg     RecommendConfig
 	online  recommend.Online

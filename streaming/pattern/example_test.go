@@ -126,6 +126,6 @@ var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 func read(r *kgo.Record) (at int64, p payment) {
 	seconds, rest, _ := strings.Cut(string(r.Value), " ")
 	s, _ := strconv.Atoi(seconds)              // the example's own records
-	p, _ = paymentCodec{}.Decode([]byte(rest)) //nolint:errcheck // likewise
+	p, _ = paymentCodec{}.Decode([]byte(rest)) // likewise
 	return noon.Add(time.Duration(s) * time.Second).UnixMicro(), p
 }

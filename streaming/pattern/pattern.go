@@ -276,7 +276,7 @@ func (b *Builder[E]) fingerprint() uint32 {
 		flag(s.optional)
 		flag(s.consecutive)
 	}
-	h.Write(buf) //nolint:errcheck // a hash takes everything
+	h.Write(buf)
 	return h.Sum32()
 }
 

@@ -57,7 +57,6 @@ const (
 type op struct {
 	t    *streaming.Task
 	set  *Set[ev]
-	spec func(*op) Spec[ev]
 	late int64
 }
 

@@ -1,6 +1,7 @@
 package sink
 
 import (
+	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -164,7 +165,7 @@ func TestRedisTellsFollowersOfEachAlertOnceAndOfItsConfirmation(t *testing.T) {
 			final[e.Alert.Key] = e.Alert.Confirmed
 		}
 		if diff := cmp.Diff(map[string]bool{"v0": true, "v1": true}, final); diff != "" {
-			return fmt.Errorf("%s", diff)
+			return errors.New(diff)
 		}
 		return nil
 	})

@@ -553,7 +553,9 @@ func TestTheConfigurationOfDestinationsSaysEverythingThatIsWrong(t *testing.T) {
 	cfg.Group, cfg.SessionTimeout, cfg.Timeout, cfg.RetryMax, cfg.Keep, cfg.InFlight, cfg.MaxAge = "", 0, 0, 0, 0, 0, -1
 	cfg.Destinations = []Destination{
 		{Name: "Bad Name", URL: "ftp://host/tok-en", Kind: "pager", Secret: "hunter2-hunter2", MinSeverity: "huge"},
-		{Name: "a", URL: "http://host/tok-en", Secret: "env:X"}, {Name: "a", URL: "https://me:tok-en@host/", Secret: "env:X"}, {Name: "b", Secret: ""},
+		{Name: "a", URL: "http://host/tok-en", Secret: "env:X"},
+		{Name: "a", URL: "https://me:tok-en@host/", Secret: "env:X"},
+		{Name: "b", Secret: ""},
 	}
 	_, err := NewWebhooks(cfg, nil, nil, nil, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
 	if id, _ := fault.IDOf(err); id != "MR-ALT-001" {
