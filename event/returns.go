@@ -40,6 +40,7 @@ func Returns() []Return {
 		{"lakehouse/bigquery/stage.go", "BigQuery's load", ByLedger, "TestAnErasedPersonIsNotLoadedAndIsDeleted"},
 		{"olap/stored.go", "Reconcile's repair of ClickHouse", ByLedger, "TestReconcileNamesWhatIsWrongAndMendsIt"},
 		{"olap/recompute.go", "RecomputeKPIs: sums", ByLedger, ""},
+		{"olap/query_rules.go", "which sets of rules were applied", NoRows, ""},
 		{"olap/migrate.go", "the list of migrations", NoRows, ""},
 		{"olap/erase.go", "the ids of a request, dropped at its end", ByErasing, "TestRowsOfErasedSubjectsBelowTheCutAreDeletedAndNoOthers"},
 		{"activities/erase_notes.go", "the ledger and certificates", NoRows, ""},

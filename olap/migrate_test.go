@@ -37,7 +37,7 @@ func TestMigrateTwiceGivesTheTablesOfTheColumnTable(t *testing.T) {
 			want[table+"."+c.Name] = c.Type
 		}
 	}
-	rows, err := conn.Query(t.Context(), "SELECT table, name, type FROM system.columns WHERE database = currentDatabase() AND table NOT IN ('events', 'schema_migrations', 'sink_topics', 'workflow_runs', 'maintenance_runs', 'workflow_steps', 'lineage_events', 'publications', 'models', 'forecasts', 'demand_hourly') AND table NOT LIKE 'erasure%' AND table NOT LIKE 'reconcile%' AND table != 'bigquery_loads'")
+	rows, err := conn.Query(t.Context(), "SELECT table, name, type FROM system.columns WHERE database = currentDatabase() AND table NOT IN ('events', 'schema_migrations', 'sink_topics', 'workflow_runs', 'maintenance_runs', 'workflow_steps', 'lineage_events', 'publications', 'models', 'forecasts', 'demand_hourly', 'rule_sets') AND table NOT LIKE 'erasure%' AND table NOT LIKE 'reconcile%' AND table != 'bigquery_loads'")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -188,7 +188,7 @@ func clock(at int64) string { return time.UnixMicro(at).UTC().Format(time.TimeOn
 func read(r *kgo.Record) (at int64, what []byte) {
 	seconds, what, _ := bytes.Cut(r.Value, []byte(" "))
 	var s int64
-	fmt.Sscan(string(seconds), &s) // the examples' own records
+	_, _ = fmt.Sscan(string(seconds), &s) // the examples' own records
 	return noon.Add(time.Duration(s) * time.Second).UnixMicro(), what
 }
 

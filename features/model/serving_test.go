@@ -227,7 +227,7 @@ func TestAHostileAnswerGivesTheFallbackAndItsReason(t *testing.T) {
 		"two outputs and none is named":     {TFServing, say(200, `{"predictions":[{"a":1,"b":2}]}`), ReasonAnswer},
 		"JSON of great depth":               {TFServing, say(200, `{"predictions":`+strings.Repeat("[", 100_000)), ReasonAnswer},
 		"a huge body":                       {TFServing, say(200, huge), ReasonAnswer},
-		"a redirect":                        {TFServing, func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "http://192.0.2.1/", 307) }, ReasonStatus},
+		"a redirect":                        {TFServing, func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "http://192.0.2.1/", http.StatusTemporaryRedirect) }, ReasonStatus},
 		"a failing server":                  {TFServing, say(503, `oops`), ReasonStatus},
 		"features refused":                  {TFServing, say(400, `{"error":"shape"}`), ReasonRequest},
 		"a connection that is cut":          {TFServing, func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, ReasonAway},
@@ -320,7 +320,7 @@ func TestAServerThatFailsIsLeftAloneAndTriedAgain(t *testing.T) {
 		}
 	}
 	good := say(200, `{"predictions":[0.75]}`)
-	srv.answer.Store((*http.HandlerFunc)(&good))
+	srv.answer.Store(&good)
 	asked := len(srv.requests())
 	if got := s.Score(t.Context(), []float64{1}); got.Reason != ReasonOpen && got.Reason != "" {
 		t.Errorf("%+v", got)
@@ -405,7 +405,7 @@ func TestScoresThatAreAskedForTogetherShareRequests(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 	bad := say(500, "x")
-	srv.answer.Store((*http.HandlerFunc)(&bad))
+	srv.answer.Store(&bad)
 	if got := s.Score(t.Context(), []float64{21}); got.Score != 0.125 || got.Reason != ReasonStatus {
 		t.Errorf("%+v", got)
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/binary"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -90,7 +91,7 @@ func shopEvents(n int, each func(partition int32, e *shopEvent) error) error {
 		binary.BigEndian.PutUint64(id[8:], rng.Uint64())
 		clock := flinkStart + int64(i)*1000/flinkRate
 		e = shopEvent{
-			ID: fmt.Sprintf("%x", id), Visitor: "v" + strconv.Itoa(visitor), Name: flinkNames[rng.IntN(len(flinkNames))], At: clock - rng.Int64N(flinkDisorder+1),
+			ID: hex.EncodeToString(id[:]), Visitor: "v" + strconv.Itoa(visitor), Name: flinkNames[rng.IntN(len(flinkNames))], At: clock - rng.Int64N(flinkDisorder+1),
 			Product: "p" + strconv.Itoa(rng.IntN(5000)), Price: int64(1+rng.IntN(20_000)) * 10_000, Country: flinkCountries[visitor%20], Device: flinkDevices[visitor/20%3],
 			IP: "203.0.113." + strconv.Itoa(visitor%250),
 		}
