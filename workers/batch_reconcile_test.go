@@ -137,7 +137,8 @@ func TestBatchReconcilesStoresOnARealTemporal(t *testing.T) {
 
 	r.stop()
 	iceberg := lakehouse.Part{RawTopic: "raw.page", From: hour, To: hour.Add(time.Hour)}
-	for _, step := range []string{activities.FailReconcileMended, lakehouse.FailRepairBefore, lakehouse.FailRepairAfter} {
+	// What was mended before the kill is found equal by the activity's next attempt, which mends the rest.
+	for step, outcome := range map[string]string{activities.FailReconcileMended: name.Equal, lakehouse.FailRepairBefore: name.Mended, lakehouse.FailRepairAfter: name.Equal} {
 		t.Log("the worker is killed in the middle of a repair, at", step)
 		exec("DELETE FROM events_page WHERE raw_offset >= 20 AND raw_offset < 30 SETTINGS lightweight_deletes_sync = 2")
 		exec("INSERT INTO events_page SELECT * FROM events_page WHERE raw_offset < 5")
@@ -160,7 +161,7 @@ func TestBatchReconcilesStoresOnARealTemporal(t *testing.T) {
 		}
 		r := b.start(t)
 		var out name.ReconcileResult
-		if err := run.Get(ctx, &out); err != nil || out.Outcome != name.Mended {
+		if err := run.Get(ctx, &out); err != nil || out.Outcome != outcome {
 			t.Errorf("%s: %+v, %v", step, out, err)
 		}
 		var have event.Checksum
