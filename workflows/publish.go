@@ -41,6 +41,9 @@ func publishTable(ctx workflow.Context, raw converter.RawValue) (name.PublishRes
 }
 
 // publication is one run of PublishTable.
+// notPublishedID names what the refusal of a publication is, in the catalogue of errors.
+const notPublishedID = "MR-ICE-062"
+
 type publication struct {
 	*frame
 	in  name.PublishTableInput
@@ -103,7 +106,7 @@ func (p *publication) check(ctx workflow.Context) (map[string]int64, error) {
 		return numbers, err
 	}
 	return numbers, temporal.NewNonRetryableApplicationError(
-		fmt.Sprintf("snapshot %d of %s is not published (MR-ICE-062): %s. Mend the table and publish again, or accept it: millrace lake approve %s --reason '…'", p.pin.Snapshot, p.in.Table, strings.Join(found.Problems, "; "), p.in.Table),
+		fmt.Sprintf("snapshot %d of %s is not published (%s): %s. Mend the table and publish again, or accept it: millrace lake approve %s --reason '…'", p.pin.Snapshot, p.in.Table, notPublishedID, strings.Join(found.Problems, "; "), p.in.Table),
 		name.CheckFailed, nil)
 }
 

@@ -72,7 +72,7 @@ func TestEveryErrorIDInTheCodeHasARemedy(t *testing.T) {
 
 // Links of the documents that name files must lead somewhere.
 func TestDocumentsLinkToFilesThatExist(t *testing.T) {
-	link := regexp.MustCompile(`\]\(([^)#:\s]+)(#[^)]*)?\)`)
+	link := regexp.MustCompile(`\]\(([^)#:"\s]+)(#[^)]*)?\)`)
 	pages, err := filepath.Glob("../../docs/*.md")
 	if err != nil {
 		t.Fatal(err)

@@ -4,6 +4,82 @@
  */
 
 export interface paths {
+    "/api/v1/alerts": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Alerts by event time, the newest first, a page at a time. */
+        get: operations["getAlerts"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/alerts/{alert_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** One alert as it stands. */
+        get: operations["getAlert"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/alerts/stream": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * New alerts as server-sent events.
+         * @description Messages `event: alerts` hold an `AlertsMessage`. The first message holds the newest alerts that there are. An alert may come as provisional first and again, with the same
+         *     `alert_id`, when it is confirmed: the later one replaces the earlier. A `: ping` comment comes every 15 s.
+         */
+        get: operations["streamAlerts"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/demand": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Stock, forecast demand, the risk of selling out, and where a price would be looked for.
+         * @description One product, or those of which most is sold. Stock and the state of the forecast are the stream's, out of Redis; accuracy and prices are those of the last nightly fit.
+         *     That there is not enough history for a forecast, or not enough variation of the price, is a normal answer.
+         */
+        get: operations["getDemand"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/events/recent": {
         parameters: {
             query?: never;
@@ -51,6 +127,23 @@ export interface paths {
         };
         /** Failed events by reason, over time, and samples with payload. */
         get: operations["getFailedEvents"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/fraud": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** How often each rule of fraud was met, by hour of event time. */
+        get: operations["getFraud"];
         put?: never;
         post?: never;
         delete?: never;
@@ -179,8 +272,9 @@ export interface paths {
         };
         /**
          * Items to recommend, for an item, for a visitor, or for anybody.
-         * @description From the version of the model that is served, out of Redis. With `visitor` what the visitor did in the last 30 days is asked of ClickHouse; what happened in the last
-         *     seconds may be missing. Where the model knows none of the items, or too few, the most popular items follow with a score of 0; `basis` says what decided.
+         * @description From the version of the model that is served and from what the stream has learnt since, out of Redis. With `visitor` it goes by the items of the session at hand, and
+         *     without one by what the visitor did in the last 30 days, which is asked of ClickHouse. Where nothing is known of the items, or too little, the most popular items of the last
+         *     days follow with a score of 0; `basis` says what decided.
          */
         get: operations["getRecommendations"];
         put?: never;
@@ -284,6 +378,45 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
+        Alert: {
+            /** @description The same whether provisional or confirmed. */
+            alert_id: string;
+            /** @description False on arrival; true once the watermark has passed. */
+            confirmed: boolean;
+            /** @description What the rule has to say besides. */
+            details: Record<string, never> | null;
+            detected_at: components["schemas"]["Time"];
+            /** @description What `key` names. */
+            entity: string;
+            key: string;
+            kind: string;
+            occurred_at: components["schemas"]["Time"];
+            reasons: string[];
+            rule: string;
+            rule_version: number;
+            score: number;
+            severity: string;
+            tenant: string;
+            /** @description The event that raised it. */
+            trigger_event_id: string;
+        };
+        Alerts: {
+            alerts: components["schemas"]["Alert"][];
+            as_of: components["schemas"]["Time"];
+            /** @description For the parameter `page`; empty at the end. */
+            next: string;
+            tenant: string;
+        };
+        AlertsMessage: {
+            /** @description Newest first, at most 100. */
+            alerts: components["schemas"]["Alert"][];
+            as_of: components["schemas"]["Time"];
+            /**
+             * Format: int64
+             * @description Alerts since the last message that are not shown.
+             */
+            skipped: number;
+        };
         Change: {
             /** Format: int64 */
             after: number;
@@ -308,6 +441,17 @@ export interface components {
          * @example USD
          */
         Currency: string;
+        Demand: {
+            lead_hours: number;
+            products: components["schemas"]["ProductDemand"][];
+            tenant: string;
+        };
+        /** @description A demand with the interval that holds it with a probability of 90 %. */
+        DemandUnits: {
+            high: number;
+            low: number;
+            mean: number;
+        } | null;
         Event: {
             /** @enum {string} */
             category: "page" | "cart" | "purchase" | "inventory" | "exposure" | "identity" | "custom";
@@ -390,6 +534,37 @@ export interface components {
             received_at: components["schemas"]["Time"];
             source: string;
             tenant: string;
+        };
+        Fraud: {
+            as_of: components["schemas"]["Time"];
+            from: components["schemas"]["Time"];
+            hours: components["schemas"]["FraudHour"][];
+            tenant: string;
+            to: components["schemas"]["Time"];
+        };
+        FraudHour: {
+            /** Format: int64 */
+            alerts: number;
+            /**
+             * Format: int64
+             * @description How many of them the watermark has passed.
+             */
+            confirmed: number;
+            /** @description Median time from the event to its alert. */
+            delay_seconds: number;
+            /** @description What the rule is about. */
+            entity: string;
+            hour: components["schemas"]["Time"];
+            /**
+             * Format: int64
+             * @description Different visitors, users, cards, addresses or devices.
+             */
+            keys: number;
+            rule: string;
+            rule_version: number;
+            /** @description The highest. */
+            score: number;
+            severity: string;
         };
         /** @enum {string} */
         Grain: "1s" | "1m" | "1h" | "1d";
@@ -695,6 +870,70 @@ export interface components {
             rank: number;
             revenue: components["schemas"]["Money"];
         };
+        ProductDemand: {
+            /**
+             * @description What these numbers go by: a forecast, the sales of the last 72 hours, or nothing.
+             * @enum {string}
+             */
+            basis: "forecast" | "sales" | "none";
+            /** @description After which the stock is gone as forecast, at most 2160. */
+            cover_hours: number | null;
+            /** @description The last nightly fit. */
+            forecast: {
+                fitted_at: components["schemas"]["Time"];
+                held_back_days: number;
+                /** @description Mean absolute scaled error of days on held-back weeks; 1 is as good as: as a week ago. */
+                mase: number | null;
+                /** @enum {string} */
+                method: "" | "additive" | "multiplicative" | "sparse";
+                /** @description The same of the seasonal naïve forecast on these days. */
+                naive_mase: number | null;
+                /**
+                 * @description history: not enough of it.
+                 * @enum {string}
+                 */
+                state: "fitted" | "history";
+                version: string;
+            } | null;
+            /** @description Of a single product, the last seven days and the next seven; else empty. */
+            hours: {
+                at: components["schemas"]["Time"];
+                expected: number | null;
+                sold: number | null;
+            }[];
+            lead: components["schemas"]["DemandUnits"];
+            /** @description An alert was given, and the stock has not recovered since. */
+            low: boolean;
+            price: {
+                currency: string;
+                current: number | null;
+                elasticity: number | null;
+                /** @description 95 %. */
+                elasticity_interval: number[] | null;
+                floor: number | null;
+                high: number | null;
+                low: number | null;
+                reason: string;
+                /**
+                 * @description variation: not enough of it to say anything.
+                 * @enum {string}
+                 */
+                state: "band" | "variation";
+            } | null;
+            product_id: string;
+            sold_24h: number;
+            /** @description Of all places; null before any change of stock. */
+            stock: number | null;
+            /** @description Probability that more than the stock is asked for within lead_hours. */
+            stock_out: number | null;
+            warehouses: {
+                /** Format: date-time */
+                counted_at: string | null;
+                level: number;
+                warehouse: string;
+            }[];
+            week: components["schemas"]["DemandUnits"];
+        };
         Reason: {
             message: string;
             /** @example sink-clickhouse */
@@ -713,18 +952,26 @@ export interface components {
              * @enum {string}
              */
             basis: "items" | "popular";
-            input_at: components["schemas"]["Time"];
+            /** Format: date-time */
+            input_at: string | null;
             items: {
                 item: string;
+                /** @description How much more often than by chance both came together lately; with item, where the stream knows the pair. */
+                lift?: number;
                 /** @description 0 where the item is only popular. */
                 score: number;
             }[];
+            /** @enum {string} */
+            kind: "similar" | "bought";
             /** @description Items that were asked about, or that the visitor did something with. */
             known: number;
             model: string;
+            /** @description The visitor's items are those of the session at hand. */
+            session: boolean;
             tenant: string;
-            trained_at: components["schemas"]["Time"];
-            /** @description Of the model that answered. */
+            /** Format: date-time */
+            trained_at: string | null;
+            /** @description Of the model that answered; '' before one is published, when the stream answers alone. */
             version: string;
         };
         ReconcileDifference: {
@@ -1020,6 +1267,146 @@ export interface components {
 }
 export type $defs = Record<string, never>;
 export interface operations {
+    getAlerts: {
+        parameters: {
+            query?: {
+                /** @description What the alert is about. */
+                entity?: "visitor" | "user" | "card" | "ip" | "device" | "product" | "kpi";
+                /** @description Begin of the range of event time; by default a day before `to`. At most 366 days. */
+                from?: string;
+                /** @description Only alerts about this visitor, user, card, address, product or KPI. */
+                key?: string;
+                kind?: "fraud" | "anomaly" | "stock" | "engine";
+                limit?: number;
+                /** @description `next` of the answer before. */
+                page?: string;
+                /** @description Only alerts of this rule. */
+                rule?: string;
+                /** @description The least severity. */
+                severity?: "info" | "warn" | "critical";
+                /** @description Only alerts that are confirmed, or only those that are not (yet). */
+                state?: "confirmed" | "provisional";
+                /** @description The tenant; by default the configured one. */
+                tenant?: components["parameters"]["Tenant"];
+                /** @description End of the range (exclusive). */
+                to?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The alerts as they stand, out of ClickHouse, seconds behind the stream. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Alerts"];
+                };
+            };
+            400: components["responses"]["BadRequest"];
+            503: components["responses"]["Unavailable"];
+        };
+    };
+    getAlert: {
+        parameters: {
+            query?: {
+                /** @description The tenant; by default the configured one. */
+                tenant?: components["parameters"]["Tenant"];
+            };
+            header?: never;
+            path: {
+                alert_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The alert. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Alert"];
+                };
+            };
+            400: components["responses"]["BadRequest"];
+            404: components["responses"]["NotFound"];
+            503: components["responses"]["Unavailable"];
+        };
+    };
+    streamAlerts: {
+        parameters: {
+            query?: {
+                /** @description What the alert is about. */
+                entity?: "visitor" | "user" | "card" | "ip" | "device" | "product" | "kpi";
+                /** @description Only alerts about this visitor, user, card, address, product or KPI. */
+                key?: string;
+                kind?: "fraud" | "anomaly" | "stock" | "engine";
+                /** @description Only alerts of this rule. */
+                rule?: string;
+                /** @description The least severity. */
+                severity?: "info" | "warn" | "critical";
+                /** @description Only alerts that are confirmed, or only those that are not (yet). */
+                state?: "confirmed" | "provisional";
+                /** @description The tenant; by default the configured one. */
+                tenant?: components["parameters"]["Tenant"];
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Messages whose data is an AlertsMessage. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/event-stream": string;
+                };
+            };
+            400: components["responses"]["BadRequest"];
+            503: components["responses"]["Unavailable"];
+        };
+    };
+    getDemand: {
+        parameters: {
+            query?: {
+                /** @description How long a delivery takes, from 1h to 60d. */
+                lead?: string;
+                limit?: number;
+                /** @description Only products whose stock is low. */
+                low?: "true" | "false";
+                /** @description Item id; the answer then has its hours, too. */
+                product?: string;
+                /** @description The tenant; by default the configured one. */
+                tenant?: components["parameters"]["Tenant"];
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The products. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Demand"];
+                };
+            };
+            400: components["responses"]["BadRequest"];
+            404: components["responses"]["NotFound"];
+            503: components["responses"]["Unavailable"];
+        };
+    };
     getRecentEvents: {
         parameters: {
             query?: {
@@ -1106,6 +1493,35 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["FailedEvents"];
+                };
+            };
+            400: components["responses"]["BadRequest"];
+            503: components["responses"]["Unavailable"];
+        };
+    };
+    getFraud: {
+        parameters: {
+            query?: {
+                /** @description Begin of the range of event time; by default a day before `to`. At most 31 days. */
+                from?: string;
+                /** @description The tenant; by default the configured one. */
+                tenant?: components["parameters"]["Tenant"];
+                /** @description End of the range (exclusive). */
+                to?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Hours in which a rule was met, the newest first. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Fraud"];
                 };
             };
             400: components["responses"]["BadRequest"];
@@ -1288,8 +1704,14 @@ export interface operations {
     getRecommendations: {
         parameters: {
             query?: {
+                /** @description Popular items are those of this category; excludes `country`. */
+                category?: string;
+                /** @description Popular items are those of visitors from this country; excludes `category`. */
+                country?: string;
                 /** @description Item id; excludes `visitor`. */
                 item?: string;
+                /** @description similar: looked at in the same sessions; bought: bought in the same orders. */
+                kind?: "similar" | "bought";
                 limit?: number;
                 model?: string;
                 /** @description The tenant; by default the configured one. */
