@@ -257,7 +257,7 @@ func UnitOf(name, kind string) string {
 	switch {
 	case strings.HasSuffix(base, "_timestamp_seconds"):
 		return "seconds since 1970"
-	case last == "seconds", last == "bytes", last == "ratio":
+	case last == "seconds", last == "bytes", last == "ratio", last == "share", last == "version":
 		return last
 	case last == "ready", last == "state", last == "overdue":
 		return "state"
