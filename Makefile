@@ -35,10 +35,14 @@ down: ## End the platform that `make up` started
 install: build ## Bring the embedded servers into .cache/ (make up and make test do so by themselves)
 	$(BIN) install
 
+# A test that fails is run once more by itself: a failure that repeats ends the run, one that does not is shown at the end as flaky, and is a bug all the same.
+# A package that panics or runs out of time is not given a second chance.
 .PHONY: test
-test: install ## Install what is missing and run the tests of CI
+test: install $(TOOLS)/.built ## Install what is missing and run the tests of CI
 	$(BIN) install stores iceberg-rest
-	go test $(TEST_FLAGS) ./...
+	rm -f $(CACHE)/flaky.txt
+	$(TOOLS)/gotestsum --format pkgname --format-hide-empty-pkg --rerun-fails=1 --rerun-fails-max-failures=4 --rerun-fails-report=$(CACHE)/flaky.txt --packages=./... -- $(TEST_FLAGS)
+	@if [ -s $(CACHE)/flaky.txt ]; then echo "FLAKY, to be mended:"; cat $(CACHE)/flaky.txt; fi
 	cd internal/embedded/temporal && go vet -trimpath ./... # the flags of its build, so that nothing is compiled twice
 	cd internal/embedded/stores && go vet -trimpath ./...
 

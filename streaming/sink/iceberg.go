@@ -117,6 +117,7 @@ func (s *Iceberg) Run(ctx context.Context) error {
 	for i, t := range s.order {
 		topics[i] = t.topic
 	}
+	s.mu.Lock() // the client joins the group at once: its callbacks must find it
 	cl, err := kgo.NewClient(slices.Concat(s.opts, []kgo.Opt{
 		kgo.ConsumerGroup(s.cfg.Group), kgo.InstanceID(s.cfg.InstanceID), kgo.ConsumeTopics(topics...), kgo.SessionTimeout(s.cfg.SessionTimeout), kgo.HeartbeatInterval(s.cfg.SessionTimeout / 5),
 		kgo.Balancers(kgo.CooperativeStickyBalancer()), kgo.BlockRebalanceOnPoll(), kgo.DisableAutoCommit(), kgo.FetchIsolationLevel(kgo.ReadCommitted()),
@@ -124,10 +125,13 @@ func (s *Iceberg) Run(ctx context.Context) error {
 		kgo.FetchMaxBytes(icebergFetchBytes), kgo.FetchMaxPartitionBytes(icebergFetchBytes / 4),
 		kgo.AdjustFetchOffsetsFn(s.position), kgo.OnPartitionsRevoked(s.revoked), kgo.OnPartitionsLost(s.lost),
 	})...)
+	if err == nil {
+		s.cl, s.adm = cl, kadm.NewClient(cl)
+	}
+	s.mu.Unlock()
 	if err != nil {
 		return fmt.Errorf("iceberg sink: making the Kafka client: %w", err)
 	}
-	s.cl, s.adm = cl, kadm.NewClient(cl)
 	defer s.end(ctx)
 	defer s.m.standing.watch(ctx, cl, topics...)()
 	for ctx.Err() == nil {
