@@ -179,6 +179,39 @@ func TestEveryRoleRunsWithTheConfigurationItNeeds(t *testing.T) {
 	}
 }
 
+// shared are the folders that several roles must have in common: with one of its own each, the lake, the plans of maintenance, or who was erased would be another's.
+var shared = map[string]struct {
+	of    func(workers.Config) string
+	roles []string
+}{
+	"the lake":                  {func(c workers.Config) string { return strings.TrimPrefix(c.Iceberg.Warehouse, "file://") }, []string{"api", "batch", "sink-iceberg"}},
+	"plans of maintenance":      {func(c workers.Config) string { return c.Batch.Dir }, []string{"batch", "sink-iceberg"}},
+	"the key of erased persons": {workers.Config.ErasureDir, []string{"batch", "sink-clickhouse", "sink-iceberg"}},
+}
+
+func TestRolesThatShareAFolderMountOneVolume(t *testing.T) {
+	all, _ := services(t)
+	for what, folder := range shared {
+		t.Run(what, func(t *testing.T) {
+			volumes := map[string][]string{}
+			for _, role := range folder.roles {
+				cfg, err := load(t, imageEnv(t), all[role].env)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, v := range all[role].volumes {
+					if volume, at, _ := strings.Cut(v, ":"); folder.of(cfg) == at || strings.HasPrefix(folder.of(cfg), at+"/") {
+						volumes[volume] = append(volumes[volume], role)
+					}
+				}
+			}
+			if len(volumes) != 1 || !slices.ContainsFunc(slices.Collect(maps.Values(volumes)), func(roles []string) bool { return len(roles) == len(folder.roles) }) {
+				t.Errorf("volumes with the roles that mount them: %v; want one for %q", volumes, folder.roles)
+			}
+		})
+	}
+}
+
 func TestAMisspeltKeyWouldBeFound(t *testing.T) {
 	if _, err := load(t, map[string]string{"MILLRACE_KAFKA__BROKER": "kafka:9092"}); err == nil || !strings.Contains(err.Error(), "kafka.broker") {
 		t.Errorf("kafka.broker is no key, but: %v", err)

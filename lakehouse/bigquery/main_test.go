@@ -120,9 +120,14 @@ func newFixture(t *testing.T, s *embeddedtest.Servers, change ...func(*Config)) 
 	for _, f := range change {
 		f(&cfg)
 	}
-	dir := t.TempDir()
+	return newFixtureIn(t, cfg, "file://"+filepath.Join(t.TempDir(), "warehouse"), nil)
+}
+
+// newFixtureIn makes a lake in a warehouse.
+func newFixtureIn(t *testing.T, cfg Config, warehouse string, properties map[string]string) *fixture {
+	t.Helper()
 	lc := lakehouse.DefaultConfig()
-	lc.CatalogURI, lc.Warehouse = "sqlite:///"+filepath.Join(dir, "catalog.db"), "file://"+filepath.Join(dir, "warehouse")
+	lc.CatalogURI, lc.Warehouse, lc.Store = "sqlite:///"+filepath.Join(t.TempDir(), "catalog.db"), warehouse, properties
 	lake, err := lakehouse.Open(t.Context(), lc)
 	if err != nil {
 		t.Fatal(err)

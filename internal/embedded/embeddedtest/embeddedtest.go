@@ -111,6 +111,9 @@ func (s *Servers) awaitRestart(ctx context.Context, before embedded.State) error
 	}
 }
 
+// Dir is the data folder.
+func (s *Servers) Dir() string { return s.dir }
+
 // LogFile is where the named server writes what it says.
 func (s *Servers) LogFile(name string) string { return supervisor.LogFile(s.dir, name) }
 
