@@ -18,6 +18,7 @@ import (
 	"github.com/google/uuid"
 
 	"millrace/event"
+	"millrace/lakehouse/order"
 )
 
 // Failpoints of an erasure.
@@ -411,7 +412,7 @@ func (w *eraseWriter) discard() error {
 
 // readTask reads one file; columns nil means all. each must not keep the batch.
 func readTask(ctx context.Context, t *table.Table, task table.FileScanTask, columns []string, each func(arrow.RecordBatch) error) error {
-	opts := []table.ScanOption{table.WithMaxConcurrency(1), table.WithArrowBatchSize(sortRows)}
+	opts := []table.ScanOption{table.WithMaxConcurrency(1), table.WithArrowBatchSize(order.BatchRows)}
 	if len(columns) > 0 {
 		opts = append(opts, table.WithSelectedFields(columns...))
 	}

@@ -3,6 +3,7 @@ package lakehouse
 import (
 	"context"
 	"fmt"
+	"millrace/lakehouse/order"
 	"os"
 	"path/filepath"
 	"testing"
@@ -94,7 +95,7 @@ func plainRewrite(b *testing.B, paths []string, to string) int64 {
 		if err != nil {
 			b.Fatal(err)
 		}
-		ar, err := pqarrow.NewFileReader(r, pqarrow.ArrowReadProperties{BatchSize: sortRows}, memory.DefaultAllocator)
+		ar, err := pqarrow.NewFileReader(r, pqarrow.ArrowReadProperties{BatchSize: order.BatchRows}, memory.DefaultAllocator)
 		if err != nil {
 			b.Fatal(err)
 		}

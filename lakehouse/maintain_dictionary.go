@@ -3,6 +3,7 @@ package lakehouse
 import (
 	"fmt"
 	"hash/maphash"
+	"millrace/lakehouse/order"
 
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/iceberg-go"
@@ -22,7 +23,7 @@ func distinct(b arrow.RecordBatch) []string {
 	var out []string
 	seed := maphash.MakeSeed()
 	for i, f := range b.Schema().Fields() {
-		key, err := keyColumnOf(b.Column(i), true, true, 0)
+		key, err := order.KeyOf(b.Column(i), true, true, 0)
 		if err != nil { // lists
 			continue
 		}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"millrace/lakehouse/order"
 	"os"
 	"os/exec"
 	"strings"
@@ -97,7 +98,7 @@ func synthesise(t *testing.T, c *Catalog, files, manifests, days int) {
 	for _, f := range spec.Fields() {
 		field = f.FieldID
 	}
-	first := int(baseTime / day)
+	first := int(baseTime / order.Day)
 	// One manifest, written many times: reading and remembering it costs as much as others.
 	var text bytes.Buffer
 	w, err := iceberg.NewManifestWriter(2, &text, spec, tbl.Schema(), r.id)

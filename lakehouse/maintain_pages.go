@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"math"
 	"os"
 	"reflect"
 	"slices"
@@ -21,6 +20,7 @@ import (
 	iceio "github.com/apache/iceberg-go/io"
 	"github.com/apache/iceberg-go/table"
 
+	"millrace/lakehouse/order"
 	"millrace/lakehouse/pages"
 )
 
@@ -271,13 +271,13 @@ func (m *moving) look(ctx context.Context, g *pages.Group) (_ []uint32, err erro
 			names = append(names, w.Column)
 		}
 	}
-	var by *ordering
+	var by *order.Order
 	if len(p.Sort)+len(p.ZOrder) > 0 {
-		terms, err := newOrdering(p, m.arrow)
+		terms, err := p.order(m.arrow)
 		if err != nil {
 			return nil, err
 		}
-		names = append(names, terms.columns()...)
+		names = append(names, terms.Columns()...)
 	}
 	var fields []arrow.Field
 	var leaves []int
@@ -288,16 +288,16 @@ func (m *moving) look(ctx context.Context, g *pages.Group) (_ []uint32, err erro
 	}
 	sc := arrow.NewSchema(fields, nil)
 	if len(p.Sort)+len(p.ZOrder) > 0 {
-		if by, err = newOrdering(p, sc); err != nil {
+		if by, err = p.order(sc); err != nil {
 			return nil, err
 		}
 	}
-	keys := &rowKeys{}
+	keys := &order.Keys{}
 	var held []arrow.RecordBatch
 	var out *onDisk
 	if by != nil && sortBytes*g.Rows() > p.MemoryBytes {
 		out = m.newOnDisk(by, sc)
-		defer func() { err = errors.Join(err, out.s.close()) }()
+		defer func() { err = errors.Join(err, out.s.Close()) }()
 	}
 	for part := range g.Parts() {
 		b, err := partBatch(ctx, g, part, sc, leaves)
@@ -315,13 +315,13 @@ func (m *moving) look(ctx context.Context, g *pages.Group) (_ []uint32, err erro
 			if err := out.add(ctx, b); err != nil {
 				return nil, err
 			}
-		case by.z != nil:
-			if err := by.z.sample(by, b, r.in.Count-b.NumRows(), stride(r.g.Rows)); err != nil {
+		case by.Z() != nil:
+			if err := by.Z().Sample(by, b, r.in.Count-b.NumRows(), r.g.Rows); err != nil {
 				return nil, err
 			}
 			held = append(held, b)
 		default:
-			if err := keys.add(by, b); err != nil {
+			if err := addKeys(keys, by, b); err != nil {
 				return nil, err
 			}
 		}
@@ -332,25 +332,25 @@ func (m *moving) look(ctx context.Context, g *pages.Group) (_ []uint32, err erro
 	if out != nil {
 		return out.order(ctx, g.Rows(), r.tell)
 	}
-	if by.z != nil {
-		by.z.learn()
+	if by.Z() != nil {
+		by.Z().Learn()
 		for i, b := range held {
 			if err := ctx.Err(); err != nil {
 				return nil, err
 			}
-			if err := keys.add(by, b); err != nil {
+			if err := addKeys(keys, by, b); err != nil {
 				return nil, err
 			}
 			held[i] = nil
 		}
 	}
 	r.tell()
-	return keys.order(), nil
+	return keys.Sorted(), nil
 }
 
 // onDisk sorts the keys of rows, with their numbers, where they do not fit into memory.
 type onDisk struct {
-	s    *sorter
+	s    *order.Sorter
 	sc   *arrow.Schema
 	rows int64
 }
@@ -358,10 +358,10 @@ type onDisk struct {
 // rowName is the column of row numbers: no column of a table has such a name.
 const rowName = "\x00row"
 
-func (m *moving) newOnDisk(by *ordering, sc *arrow.Schema) *onDisk {
+func (m *moving) newOnDisk(by *order.Order, sc *arrow.Schema) *onDisk {
 	fields := append(slices.Clone(sc.Fields()), arrow.Field{Name: rowName, Type: arrow.PrimitiveTypes.Int64})
 	o := &onDisk{sc: arrow.NewSchema(fields, nil)}
-	o.s = newSorter(o.sc, by, m.r.plan.Policy.MemoryBytes/3, m.r.scratch(), func(ctx context.Context) error { return m.r.learn(ctx, by.columns(), by.z) }) // sorting copies once
+	o.s = order.NewSorter(o.sc, by, m.r.plan.Policy.MemoryBytes/3, m.r.scratch(), func(ctx context.Context) error { return m.r.learn(ctx, by.Columns(), by.Z()) }) // sorting copies once
 	return o
 }
 
@@ -377,13 +377,13 @@ func (o *onDisk) add(ctx context.Context, b arrow.RecordBatch) error {
 	defer col.Release()
 	all := array.NewRecordBatch(o.sc, append(slices.Clone(b.Columns()), col), b.NumRows())
 	defer all.Release()
-	return o.s.add(ctx, all)
+	return o.s.Add(ctx, all)
 }
 
 // order gives the numbers of all rows in order.
 func (o *onDisk) order(ctx context.Context, rows int64, tell func()) ([]uint32, error) {
 	out := make([]uint32, 0, rows)
-	err := o.s.sorted(ctx, func(b arrow.RecordBatch) error {
+	err := o.s.Sorted(ctx, func(b arrow.RecordBatch) error {
 		defer b.Release()
 		tell()
 		numbers, ok := b.Column(int(b.NumCols()) - 1).(*array.Int64)
@@ -398,21 +398,13 @@ func (o *onDisk) order(ctx context.Context, rows int64, tell func()) ([]uint32, 
 	return out, err
 }
 
-// add appends the keys of a batch.
-func (k *rowKeys) add(by *ordering, b arrow.RecordBatch) error {
-	more, err := by.keys(b)
-	if err != nil {
-		return err
+// addKeys appends the keys of a batch; where they are too large for the way of pages, rows are written.
+func addKeys(keys *order.Keys, by *order.Order, b arrow.RecordBatch) error {
+	err := keys.Add(by, b)
+	if errors.Is(err, order.ErrTooLarge) {
+		return fmt.Errorf("%w: %w", pages.ErrUnfit, err)
 	}
-	base := len(k.bytes)
-	if int64(base)+int64(len(more.bytes)) > math.MaxUint32 {
-		return fmt.Errorf("%w: the sort keys of the rows are larger than 4 GiB", pages.ErrUnfit)
-	}
-	k.bytes = append(k.bytes, more.bytes...)
-	for _, e := range more.ends {
-		k.ends = append(k.ends, uint32(base)+e)
-	}
-	return nil
+	return err //nolint:wrapcheck // it names the column
 }
 
 // partBatch reads columns of one row group of an input.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"math"
+	"millrace/lakehouse/order"
 
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/iceberg-go"
@@ -97,16 +98,16 @@ next:
 			if col.IsNull(row) {
 				continue next
 			}
-			key, err := keyColumnOf(col, false, true, 0)
+			key, err := order.KeyOf(col, false, true, 0)
 			if err != nil { // it has no order
 				continue next
 			}
 			c := bound{field: f.ID, lo: key(nil, row)}
 			c.hi = c.lo
-			if unit := map[string]int64{"day": day, "hour": hour}[m.Within]; unit > 0 && len(c.lo) == 8 {
+			if unit := map[string]int64{"day": order.Day, "hour": order.Hour}[m.Within]; unit > 0 && len(c.lo) == 8 {
 				v := int64(binary.BigEndian.Uint64(c.lo) ^ 1<<63)
 				from := floorDiv(v, unit) * unit
-				c.lo, c.hi = appendInt(nil, from), appendInt(nil, from+unit-1)
+				c.lo, c.hi = order.AppendInt(nil, from), order.AppendInt(nil, from+unit-1)
 			}
 			all = append(all, c)
 		}
@@ -162,23 +163,23 @@ func keyOfBytes(t iceberg.Type, text []byte) ([]byte, bool) {
 	case iceberg.BinaryLiteral:
 		return []byte(v), true
 	case iceberg.Int64Literal:
-		return appendInt(nil, int64(v)), true
+		return order.AppendInt(nil, int64(v)), true
 	case iceberg.TimestampLiteral:
-		return appendInt(nil, int64(v)), true
+		return order.AppendInt(nil, int64(v)), true
 	case iceberg.TimeLiteral:
-		return appendInt(nil, int64(v)), true
+		return order.AppendInt(nil, int64(v)), true
 	case iceberg.Int32Literal:
 		return binary.BigEndian.AppendUint32(nil, uint32(v)^1<<31), true
 	case iceberg.DateLiteral:
 		return binary.BigEndian.AppendUint32(nil, uint32(v)^1<<31), true
 	case iceberg.BoolLiteral:
-		return appendBool(nil, bool(v)), true
+		return order.AppendBool(nil, bool(v)), true
 	case iceberg.Float32Literal:
-		return appendFloat(nil, float64(v)), !math.IsNaN(float64(v))
+		return order.AppendFloat(nil, float64(v)), !math.IsNaN(float64(v))
 	case iceberg.Float64Literal:
-		return appendFloat(nil, float64(v)), !math.IsNaN(float64(v))
+		return order.AppendFloat(nil, float64(v)), !math.IsNaN(float64(v))
 	case iceberg.DecimalLiteral:
-		return appendDecimal(nil, v.Val), true
+		return order.AppendDecimal(nil, v.Val), true
 	}
 	return nil, false
 }

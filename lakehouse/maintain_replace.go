@@ -17,6 +17,7 @@ import (
 	"github.com/google/uuid"
 
 	"millrace/internal/failpoint"
+	"millrace/lakehouse/order"
 )
 
 // replacement is one attempt to exchange files of the head by others. iceberg-go would read every manifest of the table for that, with a commit of the stream each
@@ -390,7 +391,7 @@ func partitionKey(value any) ([]byte, bool) {
 	case iceberg.Date:
 		return binary.BigEndian.AppendUint32(nil, uint32(v)^1<<31), true
 	case int64:
-		return appendInt(nil, v), true
+		return order.AppendInt(nil, v), true
 	}
 	return nil, false
 }

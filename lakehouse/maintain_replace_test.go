@@ -3,6 +3,7 @@ package lakehouse
 import (
 	"errors"
 	"fmt"
+	"millrace/lakehouse/order"
 	"os"
 	"testing"
 
@@ -20,7 +21,7 @@ func appendDay(t *testing.T, c *Catalog, from, rows, days int) {
 	}
 	for i := from; i < from+rows; i++ {
 		e := purchase(i)
-		e.IngestedAt += int64(days) * day
+		e.IngestedAt += int64(days) * order.Day
 		if err := w.WriteEvent(t.Context(), e, Provenance{"events.purchase", 0, int64(i)}); err != nil {
 			t.Fatal(err)
 		}

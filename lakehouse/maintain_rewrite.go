@@ -17,6 +17,7 @@ import (
 
 	"millrace/event"
 	"millrace/internal/failpoint"
+	"millrace/lakehouse/order"
 )
 
 // FailRewrite is hit when the files of a group are written and the result is not noted.
@@ -268,7 +269,7 @@ func (r *rewrite) ordered(ctx context.Context, yield func(arrow.RecordBatch) err
 	if slices.ContainsFunc(r.tasks, func(t table.FileScanTask) bool { return t.File.FileSizeBytes() > wideFile }) {
 		readers = 1
 	}
-	var s *sorter
+	var s *order.Sorter
 	p := r.plan.Policy
 	r.asked = newQuestions(p.Queries, r.g.Rows)
 	each := func(b arrow.RecordBatch) error {
@@ -282,45 +283,45 @@ func (r *rewrite) ordered(ctx context.Context, yield func(arrow.RecordBatch) err
 			return yield(b)
 		}
 		if s == nil {
-			by, err := newOrdering(p, b.Schema())
+			by, err := p.order(b.Schema())
 			if err != nil {
 				return err
 			}
-			s = newSorter(b.Schema(), by, p.MemoryBytes/3, r.scratch(), func(ctx context.Context) error { return r.learn(ctx, by.columns(), by.z) }) // sorting copies once
+			s = order.NewSorter(b.Schema(), by, p.MemoryBytes/3, r.scratch(), func(ctx context.Context) error { return r.learn(ctx, by.Columns(), by.Z()) }) // sorting copies once
 		}
-		return s.add(ctx, b)
+		return s.Add(ctx, b)
 	}
 	defer func() {
 		if s != nil {
-			err = errors.Join(err, s.close())
+			err = errors.Join(err, s.Close())
 		}
 	}()
 	if err := r.scan(ctx, r.tasks, nil, readers, each); err != nil || s == nil {
 		return err
 	}
-	return s.sorted(ctx, func(b arrow.RecordBatch) error {
+	return s.Sorted(ctx, func(b arrow.RecordBatch) error {
 		r.tell() // that we live
 		return yield(b)
 	})
 }
 
 // learn shows a z-order a sample of the whole group, by reading its columns: the rows that are held when they do not fit into memory are no sample of it.
-func (r *rewrite) learn(ctx context.Context, columns []string, z *zorder) error {
-	var by *ordering
+func (r *rewrite) learn(ctx context.Context, columns []string, z *order.ZOrder) error {
+	var by *order.Order
 	var from int64
 	err := r.scan(ctx, r.tasks, columns, 1, func(b arrow.RecordBatch) error {
 		if by == nil {
 			var err error
-			if by, err = newOrdering(Policy{ZOrder: columns}, b.Schema()); err != nil {
+			if by, err = (Policy{ZOrder: columns}).order(b.Schema()); err != nil {
 				return err
 			}
 		}
 		r.tell() // that we live
-		err := z.sample(by, b, from, stride(r.g.Rows))
+		err := z.Sample(by, b, from, r.g.Rows)
 		from += b.NumRows()
 		return err
 	})
-	z.learn()
+	z.Learn()
 	return err
 }
 
@@ -341,7 +342,7 @@ func (r *rewrite) scratch() string {
 
 // scan reads tasks at the table's present schema.
 func (r *rewrite) scan(ctx context.Context, tasks []table.FileScanTask, columns []string, readers int, each func(arrow.RecordBatch) error) error {
-	opts := []table.ScanOption{table.WithMaxConcurrency(readers), table.WithArrowBatchSize(sortRows)}
+	opts := []table.ScanOption{table.WithMaxConcurrency(readers), table.WithArrowBatchSize(order.BatchRows)}
 	if len(columns) > 0 {
 		opts = append(opts, table.WithSelectedFields(columns...))
 	}

@@ -4,8 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"millrace/lakehouse/order"
 	"slices"
+	"strings"
 	"time"
+
+	"github.com/apache/arrow-go/v18/arrow"
+	"github.com/apache/iceberg-go"
 )
 
 // LeastOrphanAge is the age below which no file is taken for an orphan: a writer may still be about to commit it.
@@ -84,12 +89,12 @@ func (p Policy) Validate() error {
 	bad(p.MinClosedFiles < 2, "min_closed_files: %d is below 2", p.MinClosedFiles)
 	bad(!(p.DeleteRatio > 0 && p.DeleteRatio <= 1), "delete_ratio: %v is not above 0 and at most 1", p.DeleteRatio)
 	for i, s := range p.Sort {
-		_, err := parseTerm(s)
+		_, err := order.Parse(s)
 		bad(err != nil, "sort[%d]: %w", i, err)
 	}
 	bad(len(p.Sort) > maxSortColumns, "sort: %d columns are more than %d", len(p.Sort), maxSortColumns)
 	bad(len(p.ZOrder) > 0 && len(p.Sort) > 0, "zorder: there is a sort order as well")
-	bad(len(p.ZOrder) == 1 || len(p.ZOrder) > MaxZColumns, "zorder: %d columns are not between 2 and %d", len(p.ZOrder), MaxZColumns)
+	bad(len(p.ZOrder) == 1 || len(p.ZOrder) > order.MaxZColumns, "zorder: %d columns are not between 2 and %d", len(p.ZOrder), order.MaxZColumns)
 	for i, c := range p.ZOrder {
 		bad(slices.Contains(p.ZOrder[:i], c), "zorder[%d]: %s is there twice", i, c)
 	}
@@ -102,4 +107,58 @@ func (p Policy) Validate() error {
 	bad(p.OrphanAge < LeastOrphanAge, "orphan_age: %s is below %s", p.OrphanAge, LeastOrphanAge)
 	bad(p.ArchiveClass != "standard" && p.ArchiveClass != "infrequent", "archive_class: %q is neither standard nor infrequent", p.ArchiveClass)
 	return errors.Join(errs...)
+}
+
+// maxSortColumns bounds a sort order: its key is a part of every row while it is sorted.
+const maxSortColumns = 8
+
+// ErrPolicy says that a policy does not fit the table: a column that is not there, or has no order.
+var ErrPolicy = errors.New("the policy does not fit the table")
+
+// fits says whether the order of a policy can be made of a table's columns. It reports every problem, each an ErrPolicy.
+func (p Policy) fits(sc *iceberg.Schema) error {
+	var errs []error
+	look := func(field string, i int, t order.Term) {
+		f, ok := sc.FindFieldByName(t.Column)
+		if !ok {
+			var names []string
+			for _, f := range sc.Fields() {
+				names = append(names, f.Name)
+			}
+			errs = append(errs, fmt.Errorf("%w: %s[%d]: there is no column %s; there are %s", ErrPolicy, field, i, t.Column, strings.Join(names, ", ")))
+			return
+		}
+		switch f.Type.(type) {
+		case iceberg.TimestampType, iceberg.TimestampTzType:
+			return
+		case iceberg.Int32Type, iceberg.Int64Type, iceberg.DateType, iceberg.TimeType, iceberg.StringType, iceberg.BinaryType, iceberg.BooleanType, iceberg.Float32Type, iceberg.Float64Type, iceberg.DecimalType:
+			if t.Unit == 0 {
+				return
+			}
+			errs = append(errs, fmt.Errorf("%w: %s[%d]: column %s is %s, which has no days and hours", ErrPolicy, field, i, t.Column, f.Type))
+		default:
+			errs = append(errs, fmt.Errorf("%w: %s[%d]: column %s is %s, which has no order", ErrPolicy, field, i, t.Column, f.Type))
+		}
+	}
+	for i, s := range p.Sort {
+		t, err := order.Parse(s)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%w: sort[%d]: %w", ErrPolicy, i, err))
+			continue
+		}
+		look("sort", i, t)
+	}
+	for i, c := range p.ZOrder {
+		look("zorder", i, order.Term{Column: c})
+	}
+	return errors.Join(errs...)
+}
+
+// order is the order of the policy for rows of a schema.
+func (p Policy) order(sc *arrow.Schema) (*order.Order, error) {
+	by, err := order.New(p.Sort, p.ZOrder, sc)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrPolicy, err)
+	}
+	return by, nil
 }

@@ -32,6 +32,7 @@ var table = map[string][]string{
 	"live":                    {"event", "kpi"},
 	"lakehouse":               {"event"},
 	"lakehouse/pages":         {},
+	"lakehouse/order":         {},
 	"lakehouse/bigquery":      {"event", "lakehouse"},
 	"kpi":                     {"event"},
 	"features":                {"event"},

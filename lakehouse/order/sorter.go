@@ -1,4 +1,4 @@
-package lakehouse
+package order
 
 import (
 	"bytes"
@@ -19,18 +19,18 @@ import (
 	"github.com/apache/arrow-go/v18/arrow/memory"
 )
 
-// sortRows is how many rows a sorted batch has, and how many a run gives at a time when runs are merged.
-const sortRows = 16 << 10
+// BatchRows is how many rows a sorted batch has, and how many a run gives at a time when runs are merged.
+const BatchRows = 16 << 10
 
 // keyName is the column of sort keys in a run: no column of a table has such a name.
 const keyName = "\x00key"
 
-// sorter puts rows into an order. Up to limit bytes are held; beyond that, sorted runs go to files in a folder of its own and are merged at the end (Knuth, TAOCP 3,
+// Sorter puts rows into an order. Up to limit bytes are held; beyond that, sorted runs go to files in a folder of its own and are merged at the end (Knuth, TAOCP 3,
 // 5.4). Rows whose keys are equal keep the order in which they came.
-type sorter struct {
+type Sorter struct {
 	schema  *arrow.Schema
 	keyed   *arrow.Schema // of runs: schema and the keys
-	by      *ordering
+	by      *Order
 	learn   func(ctx context.Context) error // what a z-order must know of all rows, called before the first run is written
 	limit   int64
 	scratch string // where the folder is made
@@ -40,13 +40,14 @@ type sorter struct {
 	bytes   int64
 }
 
-func newSorter(sc *arrow.Schema, by *ordering, limit int64, scratch string, learn func(ctx context.Context) error) *sorter {
+// NewSorter holds up to limit bytes of rows of a schema; runs go below scratch. learn shows a z-order a sample of all rows (ZOrder.Sample, Learn): it is called before the first run.
+func NewSorter(sc *arrow.Schema, by *Order, limit int64, scratch string, learn func(ctx context.Context) error) *Sorter {
 	fields := append(slices.Clone(sc.Fields()), arrow.Field{Name: keyName, Type: arrow.BinaryTypes.Binary})
-	return &sorter{schema: sc, keyed: arrow.NewSchema(fields, nil), by: by, limit: limit, scratch: scratch, learn: learn}
+	return &Sorter{schema: sc, keyed: arrow.NewSchema(fields, nil), by: by, limit: limit, scratch: scratch, learn: learn}
 }
 
-// add takes a batch; the caller keeps its own reference.
-func (s *sorter) add(ctx context.Context, b arrow.RecordBatch) error {
+// Add takes a batch; the caller keeps its own reference.
+func (s *Sorter) Add(ctx context.Context, b arrow.RecordBatch) error {
 	b.Retain()
 	s.batches = append(s.batches, b)
 	for _, c := range b.Columns() {
@@ -58,8 +59,8 @@ func (s *sorter) add(ctx context.Context, b arrow.RecordBatch) error {
 	return s.spill(ctx)
 }
 
-// sorted gives all rows, in order; yield owns what it gets. The sorter is to be closed afterwards.
-func (s *sorter) sorted(ctx context.Context, yield func(arrow.RecordBatch) error) error {
+// Sorted gives all rows, in order; yield owns what it gets. The sorter is to be closed afterwards.
+func (s *Sorter) Sorted(ctx context.Context, yield func(arrow.RecordBatch) error) error {
 	if len(s.runs) == 0 {
 		return s.held(ctx, false, yield)
 	}
@@ -69,7 +70,8 @@ func (s *sorter) sorted(ctx context.Context, yield func(arrow.RecordBatch) error
 	return s.merge(ctx, yield)
 }
 
-func (s *sorter) close() error {
+// Close removes the runs.
+func (s *Sorter) Close() error {
 	s.drop()
 	if s.dir == "" {
 		return nil
@@ -77,7 +79,7 @@ func (s *sorter) close() error {
 	return os.RemoveAll(s.dir)
 }
 
-func (s *sorter) drop() {
+func (s *Sorter) drop() {
 	for _, b := range s.batches {
 		b.Release()
 	}
@@ -85,7 +87,7 @@ func (s *sorter) drop() {
 }
 
 // held sorts what is held and gives it in batches; with the keys as their last column, if these are wanted.
-func (s *sorter) held(ctx context.Context, keyed bool, yield func(arrow.RecordBatch) error) error {
+func (s *Sorter) held(ctx context.Context, keyed bool, yield func(arrow.RecordBatch) error) error {
 	if len(s.batches) == 0 {
 		return nil
 	}
@@ -95,7 +97,7 @@ func (s *sorter) held(ctx context.Context, keyed bool, yield func(arrow.RecordBa
 		return err
 	}
 	defer func() { all.Release() }()
-	var keys *rowKeys
+	var keys *Keys
 	if at := all.Schema().FieldIndices(keyName); len(at) == 1 { // of runs
 		keys = keysOf(all.Column(at[0]).(*array.Binary))
 		if !keyed {
@@ -113,12 +115,12 @@ func (s *sorter) held(ctx context.Context, keyed bool, yield func(arrow.RecordBa
 			all = withKeys
 		}
 	}
-	order := keys.order()
-	for from := 0; from < len(order); from += sortRows {
+	order := keys.Sorted()
+	for from := 0; from < len(order); from += BatchRows {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		b, err := take(ctx, all, order[from:min(from+sortRows, len(order))])
+		b, err := take(ctx, all, order[from:min(from+BatchRows, len(order))])
 		if err != nil {
 			return err
 		}
@@ -130,19 +132,19 @@ func (s *sorter) held(ctx context.Context, keyed bool, yield func(arrow.RecordBa
 }
 
 // makeKeys makes the keys of rows that are held. A z-order that fits into memory learns from them.
-func (s *sorter) makeKeys(all arrow.RecordBatch) (*rowKeys, error) {
+func (s *Sorter) makeKeys(all arrow.RecordBatch) (*Keys, error) {
 	if z := s.by.z; z != nil && z.samples == nil {
-		if err := z.sample(s.by, all, 0, stride(all.NumRows())); err != nil {
+		if err := z.Sample(s.by, all, 0, all.NumRows()); err != nil {
 			return nil, err
 		}
-		z.learn()
+		z.Learn()
 	}
-	return s.by.keys(all)
+	return s.by.Keys(all)
 }
 
 // keysOf reads the keys of a run.
-func keysOf(col *array.Binary) *rowKeys {
-	k := &rowKeys{ends: make([]uint32, col.Len()), bytes: col.ValueBytes()}
+func keysOf(col *array.Binary) *Keys {
+	k := &Keys{ends: make([]uint32, col.Len()), bytes: col.ValueBytes()}
 	offsets := col.ValueOffsets()
 	for i := range k.ends {
 		k.ends[i] = uint32(offsets[i+1] - offsets[0])
@@ -151,7 +153,7 @@ func keysOf(col *array.Binary) *rowKeys {
 }
 
 // array is the keys as a column. It shares their memory.
-func (k *rowKeys) array() arrow.Array {
+func (k *Keys) array() arrow.Array {
 	offsets := make([]int32, len(k.ends)+1)
 	for i, e := range k.ends {
 		offsets[i+1] = int32(e)
@@ -167,8 +169,8 @@ type rowKey struct {
 	row  uint32
 }
 
-// order gives the rows in the order of their keys.
-func (k *rowKeys) order() []uint32 {
+// Sorted gives the rows in the order of their keys; of equal ones, as they came.
+func (k *Keys) Sorted() []uint32 {
 	heads := make([]rowKey, len(k.ends))
 	whole := true // the heads tell all keys apart
 	for i := range heads {
@@ -241,7 +243,7 @@ func radix(keys []rowKey) []rowKey {
 }
 
 // spill writes what is held to a run.
-func (s *sorter) spill(ctx context.Context) (err error) {
+func (s *Sorter) spill(ctx context.Context) (err error) {
 	if len(s.batches) == 0 {
 		return nil
 	}
@@ -299,7 +301,7 @@ func (r *run) next() error {
 
 // merge gives the rows of all runs in order. In each round it takes from every run the rows that are not behind the nearest end of a batch in memory: no row
 // to come can be before them. So rows are compared and copied by the batch, not one by one.
-func (s *sorter) merge(ctx context.Context, yield func(arrow.RecordBatch) error) (err error) {
+func (s *Sorter) merge(ctx context.Context, yield func(arrow.RecordBatch) error) (err error) {
 	runs := make([]*run, 0, len(s.runs))
 	defer func() {
 		for _, r := range runs {
@@ -416,7 +418,7 @@ func take(ctx context.Context, b arrow.RecordBatch, rows []uint32) (arrow.Record
 		}
 		var err error
 		if cols[i], err = compute.TakeArrayOpts(ctx, b.Column(i), at, compute.TakeOptions{BoundsCheck: false}); err != nil {
-			return nil, fmt.Errorf("ordering column %s: %w", b.ColumnName(i), err)
+			return nil, fmt.Errorf("Order column %s: %w", b.ColumnName(i), err)
 		}
 	}
 	return array.NewRecordBatch(b.Schema(), cols, int64(len(rows))), nil

@@ -1,4 +1,4 @@
-package lakehouse
+package order
 
 import (
 	"bytes"
@@ -17,21 +17,21 @@ const (
 	zSamples = 1<<zBits - 1
 )
 
-// zorder puts rows into Morton order (Morton 1966): the bits of the columns' places, interleaved, most significant first, so that rows that are near each other in
+// ZOrder puts rows into Morton order (Morton 1966): the bits of the columns' places, interleaved, most significant first, so that rows that are near each other in
 // all columns are mostly in one file.
 //
 // The place of a value is its quantile in a sample of the group, not its own bits. With the bits of values, as other engines interleave them, a column of small
 // numbers beside one of timestamps in µs decides nothing, identifiers that begin alike ("v-1234…") are all one, and a few frequent values leave most of the
 // curve unused. With quantiles every bit halves the rows of the group, whatever the type and skew: a value that half of the rows have takes half of the places.
-type zorder struct {
+type ZOrder struct {
 	spread  [1 << zBits]uint64 // bits of a place, columns apart
 	columns int
 	samples [][][]byte // by column: sorted keys; nil until learned
 	found   [][][]byte // by column: keys, as they came
 }
 
-func newZOrder(columns int) *zorder {
-	z := &zorder{columns: columns, found: make([][][]byte, columns)}
+func newZOrder(columns int) *ZOrder {
+	z := &ZOrder{columns: columns, found: make([][][]byte, columns)}
 	for v := range z.spread {
 		for bit := range zBits {
 			z.spread[v] |= uint64(v>>bit&1) << (bit * columns)
@@ -40,9 +40,10 @@ func newZOrder(columns int) *zorder {
 	return z
 }
 
-// sample takes every stride-th row of a batch, the first of which has number from.
-func (z *zorder) sample(o *ordering, b arrow.RecordBatch, from, stride int64) error {
-	cols, err := o.keyColumns(b)
+// Sample takes rows of a batch at equal distances. Its first row has number from, of rows in all.
+func (z *ZOrder) Sample(o *Order, b arrow.RecordBatch, from, rows int64) error {
+	stride := max(1, rows/zSamples)
+	cols, err := o.keyFuncs(b)
 	if err != nil {
 		return err
 	}
@@ -55,8 +56,8 @@ func (z *zorder) sample(o *ordering, b arrow.RecordBatch, from, stride int64) er
 	return nil
 }
 
-// learn ends sampling.
-func (z *zorder) learn() {
+// Learn ends sampling.
+func (z *ZOrder) Learn() {
 	z.samples = make([][][]byte, z.columns)
 	for j, keys := range z.found {
 		slices.SortFunc(keys, bytes.Compare)
@@ -72,12 +73,9 @@ func (z *zorder) learn() {
 	z.found = nil
 }
 
-// stride is how far rows of a sample are apart.
-func stride(rows int64) int64 { return max(1, rows/zSamples) }
-
 // keys makes the keys of a batch: eight bytes each.
-func (z *zorder) keys(o *ordering, b arrow.RecordBatch) (*rowKeys, error) {
-	cols, err := o.keyColumns(b)
+func (z *ZOrder) keys(o *Order, b arrow.RecordBatch) (*Keys, error) {
+	cols, err := o.keyFuncs(b)
 	if err != nil {
 		return nil, err
 	}
@@ -96,7 +94,7 @@ func (z *zorder) keys(o *ordering, b arrow.RecordBatch) (*rowKeys, error) {
 			codes[i] |= z.spread[place(places, key)<<scale] << shift
 		}
 	}
-	out := &rowKeys{ends: make([]uint32, rows), bytes: make([]byte, 0, 8*rows)}
+	out := &Keys{ends: make([]uint32, rows), bytes: make([]byte, 0, 8*rows)}
 	for i, c := range codes {
 		out.bytes = binary.BigEndian.AppendUint64(out.bytes, c)
 		out.ends[i] = uint32(len(out.bytes))
