@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"millrace/lakehouse/order"
 	"os"
 	"path/filepath"
 	"slices"
@@ -453,7 +452,7 @@ func TestManifestsAreClusteredByPartitionAndKeepTheVector(t *testing.T) {
 	for n := range 12 { // each commit has rows of three days
 		for d := range 3 {
 			e := purchase(n*3 + d)
-			e.IngestedAt = baseTime + int64(d)*order.Day*1000
+			e.IngestedAt = baseTime + int64(d)*day*1000
 			e.RowHash = e.ComputeRowHash()
 			if err := w.WriteEvent(t.Context(), e, Provenance{"events.purchase", 0, int64(n*3 + d)}); err != nil {
 				t.Fatal(err)
