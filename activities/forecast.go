@@ -196,7 +196,7 @@ func (t *Forecast) plan(ctx context.Context, in ForecastPlanInput) (forecastPlan
 		return p, key, err
 	}
 	p = forecastPlan{Made: t.now().UTC()}
-	ref, err := t.lake.Ref(ctx, event.Purchase.Table(), in.Input.Ref)
+	ref, err := readFrom(ctx, t.lake, event.Purchase.Table(), in.Input.Ref)
 	if err != nil {
 		return p, "", err
 	}

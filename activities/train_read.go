@@ -64,12 +64,7 @@ func (t *Train) plan(ctx context.Context, in TrainPlanInput) (trainPlan, string,
 	}
 	p = trainPlan{Made: t.now().UTC()}
 	for _, one := range trainTables {
-		ref, err := t.lake.Ref(ctx, one.table, in.Input.Ref)
-		if errors.Is(err, lakehouse.ErrNoRef) {
-			if main, mainErr := t.lake.Ref(ctx, one.table, lakehouse.RefMain); mainErr == nil && main.SnapshotID == 0 {
-				continue // the table is empty: there is nothing to publish
-			}
-		}
+		ref, err := readFrom(ctx, t.lake, one.table, in.Input.Ref)
 		if err != nil {
 			return p, "", err
 		}
@@ -294,4 +289,15 @@ func (r rows) collect(c *recommend.Collector, in name.TrainRecommendationsInput,
 		}
 	}
 	return nil
+}
+
+// readFrom is the snapshot that a ref of a table is at. A table that has no rows yet has no such ref either: its state is empty, with snapshot 0.
+func readFrom(ctx context.Context, lake TrainLake, table, ref string) (lakehouse.RefState, error) {
+	at, err := lake.Ref(ctx, table, ref)
+	if errors.Is(err, lakehouse.ErrNoRef) {
+		if main, mainErr := lake.Ref(ctx, table, lakehouse.RefMain); mainErr == nil && main.SnapshotID == 0 {
+			return lakehouse.RefState{}, nil
+		}
+	}
+	return at, err
 }

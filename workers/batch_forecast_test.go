@@ -145,6 +145,14 @@ func TestForecastsOnARealTemporal(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	r := b.start(t)
+	eventuallySo(t, "the role is ready", func() bool { return b.ready(t) == "" })
+	t.Run("a shop without orders has nothing to forecast", func(t *testing.T) {
+		if _, got, err := b.forecast(t, `{"run": "first-night"}`); err != nil || got.Products != 0 || got.Rows != 0 {
+			t.Errorf("%+v, %v", got, err)
+		}
+	})
+
 	end := time.Now().UTC().Truncate(time.Hour)
 	steady := func(int) float64 { return 20 }
 	curve := func(rate float64) func(int) float64 {
@@ -166,8 +174,6 @@ func TestForecastsOnARealTemporal(t *testing.T) {
 	if _, err := b.cat.Append(t.Context(), event.Purchase.Table(), files, lakehouse.Vector{"topic": {0: 0}}, lakehouse.Vector{"topic": {0: b.offset}}); err != nil {
 		t.Fatal(err)
 	}
-	r := b.start(t)
-	eventuallySo(t, "the role is ready", func() bool { return b.ready(t) == "" })
 
 	t.Run("nothing is forecast from what was never published", func(t *testing.T) {
 		s, _, err := b.forecast(t, `{}`)
