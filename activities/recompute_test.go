@@ -32,7 +32,7 @@ type kpiWorld struct {
 const kpiTenant = "shop-in"
 
 func (k *kpiWorld) event(r *rand.Rand, i int, from time.Time) event.Stored {
-	names := []string{event.NamePageView, event.NameViewItem, event.NameAddToCart, event.NamePurchase, event.NameRefund, event.NameSearch, "wish"}
+	names := []string{event.NamePageView, event.NameViewItem, event.NameAddToCart, event.NamePurchase, event.NameRefund, event.NameSearch, event.NameInventoryChange, "wish"}
 	e := &event.Event{
 		ID: fmt.Sprintf("e%05d", i), Tenant: kpiTenant, Name: names[r.IntN(len(names))], VisitorID: fmt.Sprintf("v%d-%d", i%2, r.IntN(20)), Source: "web", Country: []string{"IN", ""}[r.IntN(2)], DeviceType: "mobile",
 		OccurredAt: from.Add([]time.Duration{2, 3, 12, 26, 27}[r.IntN(5)]*time.Hour).UnixMicro() + r.Int64N(3600)*1_000_000 + r.Int64N(1000), Properties: "{}", SchemaVersion: 1,
@@ -54,6 +54,11 @@ func (k *kpiWorld) event(r *rand.Rand, i int, from time.Time) event.Stored {
 		}
 	case event.NameRefund:
 		e.Value = new(-r.Int64N(900_000_000))
+	case event.NameInventoryChange:
+		e.ItemID, e.StockLevel = "p1", new(r.Int64N(2))
+		if r.IntN(2) == 0 {
+			e.QuantityDelta = new(-r.Int64N(2))
+		}
 	}
 	// The platform knew all of it two days later.
 	e.IngestedAt = from.Add(60*time.Hour).UnixMicro() + int64(i)
@@ -117,6 +122,7 @@ func (k *kpiWorld) sums(t *testing.T, from, to int64) map[string]string {
 					row.Units += sum.Units
 					row.Refunds += sum.Refunds
 					row.Visitors += sum.Visitors
+					row.StockOuts += sum.StockOuts
 					row.Revenue, row.RefundValue = row.Revenue.Add(sum.Revenue), row.RefundValue.Add(sum.RefundValue)
 					total[key] = row
 				}
@@ -132,8 +138,8 @@ func (k *kpiWorld) sums(t *testing.T, from, to int64) map[string]string {
 }
 
 func numbersOf(p *event.KPIPartial) string {
-	return fmt.Sprintf("%s %s %s events %d views %d/%d searches %d adds %d orders %d units %d revenue %s refunds %d %s visitors %d", p.Family, p.Grain, event.Time(p.WindowStart).Format(time.RFC3339),
-		p.Events, p.PageViews, p.ItemViews, p.Searches, p.CartAdds, p.Orders, p.Units, p.Revenue.Big(), p.Refunds, p.RefundValue.Big(), p.Visitors)
+	return fmt.Sprintf("%s %s %s events %d views %d/%d searches %d adds %d orders %d units %d revenue %s refunds %d %s visitors %d stock-outs %d carts %d/%d", p.Family, p.Grain, event.Time(p.WindowStart).Format(time.RFC3339),
+		p.Events, p.PageViews, p.ItemViews, p.Searches, p.CartAdds, p.Orders, p.Units, p.Revenue.Big(), p.Refunds, p.RefundValue.Big(), p.Visitors, p.StockOuts, p.Carts, p.AbandonedCarts)
 }
 
 func (k *kpiWorld) partials(t *testing.T, f kpi.Family, g kpi.Grain, partition int32, from, to int64) []event.KPIPartial {

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 )
 
 // Kinds of subject: which id of an event names the person.
@@ -129,6 +130,7 @@ type Erased struct {
 	key      SubjectKey
 	subjects map[Digest]*Cut
 	asked    map[Digest]int64 // when each was last asked for
+	last     int64            // when any was
 	top      Cut              // nothing at or beyond it is dropped, whoever it is: what is fresh costs one look
 	cuts     map[string]*Cut
 	pool     sync.Pool // *digester
@@ -159,6 +161,7 @@ func (e *Erased) Add(entry Erasure) error {
 		e.cuts[entry.Cut] = cut
 		e.top = e.top.raise(c)
 	}
+	e.last = max(e.last, entry.RequestedAt)
 	for _, s := range entry.Subjects {
 		d, err := ParseDigest(s)
 		if err != nil {
@@ -186,6 +189,7 @@ func (e *Erased) Clone() *Erased {
 	out := NewErased(e.key)
 	maps.Copy(out.subjects, e.subjects)
 	maps.Copy(out.asked, e.asked)
+	out.last = e.last
 	maps.Copy(out.cuts, e.cuts)
 	out.top = e.top.raise(nil)
 	return out
@@ -252,6 +256,25 @@ func (e *Erased) Names(tenant, id string) bool {
 	defer e.pool.Put(d)
 	for _, kind := range SubjectKinds() {
 		if e.subjects[d.digest(tenant, kind, id)] != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// liveMemory is how long what the stream keeps of a visitor for serving may hold what came before a request: a session lasts a day at most.
+const liveMemory = 24 * time.Hour
+
+// NamesLive is Names for what is served live of a person and was written at a time in µs. It has no raw offset and may hold what came before the request as long as the
+// session goes on, so it says yes until a day after the request.
+func (e *Erased) NamesLive(tenant, id string, at int64) bool {
+	if e == nil || id == "" || len(id) > MaxIDBytes || len(e.subjects) == 0 || at > e.last+liveMemory.Microseconds() {
+		return false
+	}
+	d := e.pool.Get().(*digester)
+	defer e.pool.Put(d)
+	for _, kind := range SubjectKinds() {
+		if asked, ok := e.asked[d.digest(tenant, kind, id)]; ok && at <= asked+liveMemory.Microseconds() {
 			return true
 		}
 	}

@@ -266,3 +266,33 @@ func BenchmarkErased(b *testing.B) {
 		}
 	})
 }
+
+func TestWhatIsServedLiveOfAnErasedPersonStaysAwayForADay(t *testing.T) {
+	key := SubjectKey{1}
+	e := NewErased(key)
+	const asked, day = int64(1_772_366_400_000_000), int64(86_400_000_000)
+	if err := e.Add(Erasure{RequestID: "r", RequestedAt: asked, Cut: "{}", Key: key.ID(), Subjects: []string{key.Digest(Subject{"acme", SubjectVisitor, "anna"}).String()}}); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name, tenant, id string
+		at               int64
+		want             bool
+	}{
+		{"before the request", "acme", "anna", asked - 1, true},
+		{"within the day that a session may last", "acme", "anna", asked + day, true},
+		{"a new session", "acme", "anna", asked + day + 1, false},
+		{"another shop's", "other", "anna", asked, false},
+		{"another visitor", "acme", "bert", asked, false},
+		{"nobody", "acme", "", asked, false},
+	} {
+		for what, f := range map[string]*Erased{"": e, " in a copy": e.Clone()} {
+			if got := f.NamesLive(c.tenant, c.id, c.at); got != c.want {
+				t.Errorf("%s%s: %v", c.name, what, got)
+			}
+		}
+	}
+	if (*Erased)(nil).NamesLive("acme", "anna", asked) {
+		t.Error("a filter that is not there names somebody")
+	}
+}

@@ -111,6 +111,7 @@ func Holdings() []Holding {
 	}
 	add(Holding{Store: StoreTopic, Name: TopicLiveUpdates, Fields: []string{"visitor_id"}, How: EraseExpiry, Within: topicDays(TopicLiveUpdates), Why: "values on their way to Redis, some of them of a visitor"})
 	pseudo(StoreTopic, aggregates, TopicKPIPartial)
+	none(StoreTopic, "counts of tenants by the minute, without visitors", TopicRekeyKPI)
 	none(StoreTopic, offsets, TopicLedger)
 	none(StoreTopic, "names of properties that became columns, rules of fraud", TopicControl)
 	none(StoreTopic, "digests under a secret key, without ids; kept for ever, since it is what keeps a person away", TopicErasures)
@@ -119,11 +120,13 @@ func Holdings() []Holding {
 	none(StoreState, offsets, "ledger")
 	pseudo(StoreState, aggregates, "kpi.shop", "kpi.items")
 	add(Holding{Store: StoreState, Name: "sessions", Fields: []string{"visitor_id"}, How: EraseExpiry, Within: 3 * day, Why: "a session is forgotten half an hour after its last event, a day after its first at the latest (sessions.gap, sessions.longest)"})
+	add(Holding{Store: StoreState, Name: "carts", Fields: []string{"visitor_id"}, How: EraseExpiry, Within: 4 * day, Why: "when something was last put into a cart, dropped when it is ordered or abandoned (carts.abandoned_after, two days at most); the changelog's tombstone goes a day later"})
 	for _, n := range []string{"fraud.visitor", "fraud.visitor.pending", "fraud.entity", "fraud.entity.pending"} {
 		add(Holding{Store: StoreState, Name: n, Fields: []string{"visitor_id", "user_id", "card_fingerprint", "ip_hash"}, How: EraseExpiry, Within: 92 * day, Why: "what rules have counted of a visitor, user, card, address or device; it is dropped when the longest window of a rule is over, 90 days at most"})
 	}
 	none(StoreState, "the set of rules in force", "control")
 	none(StoreState, "stock and sales of products, and their forecasts", "product", "forecast")
+	none(StoreState, "counts of tenants by the minute, and what is expected of them", "anomaly.minutes", "anomaly.series", "anomaly.seasons")
 	none(StoreState, "items beside items, and how often: sums of many", "rec.together", "rec.popular")
 	add(Holding{Store: StoreState, Name: "rec.recent", Fields: []string{"visitor_id", "items looked at"}, How: EraseExpiry, Within: 26 * time.Hour, Why: "the items of the session at hand, dropped after half an hour of silence; the changelog's tombstone goes a day later"})
 	none(StoreState, "fingerprints: 128-bit hashes of tenant, source and event id, for the dedup window", "dedup")

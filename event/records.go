@@ -59,4 +59,7 @@ type KPIPartial struct {
 	RefundValue    Sum    `avro:"refund_value"` // negative
 	Visitors       int64  `avro:"visitors"`     // distinct; adds up over partitions, not over windows
 	VisitorsSketch []byte `avro:"visitors_sketch"`
+	StockOuts      int64  `avro:"stock_outs"` // since version 2, as the two below: 0 before
+	Carts          int64  `avro:"carts"`
+	AbandonedCarts int64  `avro:"abandoned_carts"`
 }

@@ -26,7 +26,7 @@ func Returns() []Return {
 		{"streaming/sink/clickhouse_columns.go", "its blocks", ByLedger, "TestClickHouseErasedRowsDoNotComeBackWithATopicReadAgain"},
 		{"streaming/sink/clickhouse_group.go", "its note of topic ids", NoRows, ""},
 		{"streaming/sink/iceberg_table.go", "Iceberg sink, after a rollback or a rewind", ByLedger, "TestIcebergErasedRowsDoNotComeBackWithARollback"},
-		{"streaming/sink/redis.go", "Redis sink and `millrace redis rebuild`: KPIs, and what jobs serve that is not over yet: what is of a visitor is over within a day", NoRows, "drill-erase"},
+		{"streaming/sink/redis.go", "Redis sink and `millrace redis rebuild`: KPIs, alerts, and what jobs serve that is not over yet", ByLedger, "TestARedisBuiltAgainHoldsNothingOfWhoWasErased"},
 		{"activities/forecast_fit.go", "ForecastDemand: sums of orders by product", ByLedger, ""},
 		{"live/recommend.go", "recommendations: items for items, from what training read", NoRows, ""},
 		{"lakehouse/commit.go", "the sink's commit of files that it wrote", ByLedger, "TestIcebergErasedRowsDoNotComeBackWithARollback"},

@@ -15,6 +15,7 @@ const (
 	TopicRekeyIP      = "rekey.ip"
 	TopicRekeyUser    = "rekey.user"
 	TopicRekeyProduct = "rekey.product"
+	TopicRekeyKPI     = "rekey.kpi"    // keyed by tenant: what tasks have counted in a minute
 	TopicLiveUpdates  = "live.updates" // what jobs keep in Redis
 	TopicControl      = "control"
 	TopicErasures     = "erasures"
@@ -80,6 +81,7 @@ func Topics() []Topic {
 		Topic{Name: TopicRekeyIP, Codec: Snappy, Retention: day, Partitioned: true},
 		Topic{Name: TopicRekeyUser, Codec: Snappy, Retention: day, Partitioned: true},
 		Topic{Name: TopicRekeyProduct, Codec: Snappy, Retention: day, Partitioned: true},
+		Topic{Name: TopicRekeyKPI, Codec: Snappy, Retention: day, Partitioned: true},
 		Topic{Name: TopicLiveUpdates, Codec: Snappy, Retention: 3 * day, Partitioned: true},
 		Topic{Name: TopicKPIPartial, Codec: Snappy, Compacted: true, Partitioned: true},
 		Topic{Name: TopicKPILate, Codec: Snappy, Retention: 30 * day, Partitioned: true},

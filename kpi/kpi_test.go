@@ -2,6 +2,7 @@ package kpi
 
 import (
 	"bytes"
+	"encoding/hex"
 	"math/big"
 	"math/rand/v2"
 	"strconv"
@@ -32,7 +33,7 @@ func TestTheTableAndTheSwitchSayTheSame(t *testing.T) {
 }
 
 func TestColumnsAreThoseOfThePartial(t *testing.T) {
-	want := "events page_views item_views searches cart_adds checkouts orders units revenue refunds refund_value visitors"
+	want := "events page_views item_views searches cart_adds checkouts orders units revenue refunds refund_value visitors stock_outs carts abandoned_carts"
 	if got := strings.Join(Shop.Columns(), " "); got != want {
 		t.Errorf("shop has %s, want %s", got, want)
 	}
@@ -269,7 +270,7 @@ func TestSparseKeysWithTrailingZerosAreTheLibrarys(t *testing.T) {
 }
 
 func TestValuesSurviveTheirStateFormAndAddUpInAnyGrouping(t *testing.T) {
-	names := []string{event.NamePageView, event.NameViewItem, event.NameSearch, event.NameAddToCart, event.NameBeginCheckout, event.NamePurchase, event.NameRefund, "x"}
+	names := []string{event.NamePageView, event.NameViewItem, event.NameSearch, event.NameAddToCart, event.NameBeginCheckout, event.NamePurchase, event.NameRefund, event.NameInventoryChange, "x"}
 	rapid.Check(t, func(t *rapid.T) {
 		var all Values
 		parts := make([]Values, rapid.IntRange(1, 5).Draw(t, "parts"))
@@ -281,7 +282,15 @@ func TestValuesSurviveTheirStateFormAndAddUpInAnyGrouping(t *testing.T) {
 			for range rapid.IntRange(0, 3).Draw(t, "lines") {
 				e.Items = append(e.Items, event.Item{Price: ptr(rapid.Int64Range(0, event.MaxAmount).Draw(t, "price")), Quantity: rapid.Int64Range(-3, 1000).Draw(t, "quantity")})
 			}
+			if e.Name == event.NameInventoryChange {
+				e.StockLevel = ptr(rapid.Int64Range(-1, 1).Draw(t, "level"))
+			}
 			p := &parts[rapid.IntRange(0, len(parts)-1).Draw(t, "part")]
+			if rapid.Bool().Draw(t, "cart") {
+				abandoned := rapid.Bool().Draw(t, "abandoned")
+				all.AddCart(abandoned)
+				p.AddCart(abandoned)
+			}
 			all.AddShop(e)
 			p.AddShop(e)
 			for i := range e.Items {
@@ -516,5 +525,58 @@ func BenchmarkAppendSketch(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+func TestAStockOutIsALevelThatReachesZero(t *testing.T) {
+	n := func(v int64) *int64 { return &v }
+	for _, c := range []struct {
+		name         string
+		event        string
+		level, delta *int64
+		want         int64
+	}{
+		{"the last one is sold", event.NameInventoryChange, n(0), n(-1), 1},
+		{"more than there were", event.NameInventoryChange, n(-2), n(-5), 1},
+		{"it was so before", event.NameInventoryChange, n(-2), n(-2), 0},
+		{"nothing has changed", event.NameInventoryChange, n(0), n(0), 0},
+		{"a delivery that is not enough", event.NameInventoryChange, n(0), n(4), 0},
+		{"a count says none", event.NameInventoryChange, n(0), nil, 1},
+		{"some are left", event.NameInventoryChange, n(1), n(-1), 0},
+		{"a change without a level", event.NameInventoryChange, nil, n(-1), 0},
+		{"another event", "x", n(0), n(-1), 0},
+	} {
+		var v Values
+		v.AddShop(&event.Event{Name: c.event, StockLevel: c.level, QuantityDelta: c.delta})
+		if got := v.Count(StockOuts); got != c.want || v.Count(Events) != 1 {
+			t.Errorf("%s: %d stock-outs, want %d", c.name, got, c.want)
+		}
+	}
+}
+
+func TestStateOfAnOlderVersionIsReadAsItWas(t *testing.T) {
+	// Written before there were stock-outs and carts: an order of 2 units and 11.50, and a refund, of visitor v.
+	old, err := hex.DecodeString("c10f0402040200000000000000000000000000af79e0fffffffffffffffffffffffffff0bdc0011407b83fe42b04f7")
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := DecodeValues(old)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want Values
+	want.AddShop(&event.Event{Name: event.NamePurchase, VisitorID: "v", Value: ptr(11_500_000), Items: []event.Item{{Quantity: 2}}})
+	want.AddShop(&event.Event{Name: event.NameRefund, VisitorID: "v", Value: ptr(-1_000_000)})
+	if !bytes.Equal(v.Append(nil), want.Append(nil)) || !bytes.Equal(want.Append(nil), old) {
+		t.Errorf("%x is read as %x, want %x", old, v.Append(nil), want.Append(nil))
+	}
+	want.AddCart(true)
+	want.AddCart(false)
+	if want.Count(Carts) != 2 || want.Count(AbandonedCarts) != 1 || want.Count(Orders) != 1 {
+		t.Errorf("%d carts, %d abandoned", want.Count(Carts), want.Count(AbandonedCarts))
+	}
+	now, err := DecodeValues(want.Append(nil))
+	if err != nil || now.Count(Carts) != 2 || now.Count(AbandonedCarts) != 1 || now.Count(StockOuts) != 0 || now.Total(Revenue) != want.Total(Revenue) {
+		t.Errorf("%+v: %v", now, err)
 	}
 }

@@ -24,8 +24,16 @@ const (
 	Revenue Measure = iota + numCounts
 	RefundValue
 	Visitors
-	numMeasures
 	numTotals = int(Visitors - Revenue)
+)
+
+// The counts that came later: in the state form they are behind the totals.
+const (
+	StockOuts Measure = iota + Visitors + 1
+	Carts
+	AbandonedCarts
+	numMeasures
+	numLater = int(numMeasures - StockOuts)
 )
 
 // Kind is how an event adds to a measure.
@@ -37,6 +45,8 @@ const (
 	Quantity             // the quantities of the event's lines
 	Amount               // shop: the event's value; items: price × quantity of the line, negative for a refund
 	Distinct             // the event's visitor_id, if there is one
+	SoldOut              // 1 for an event that ReachesZero
+	Followed             // by what happens after the event, or does not: the stream alone counts it (AddCart), and neither late nor replayed events change it
 )
 
 // definition is one row of the table below.
@@ -62,10 +72,14 @@ var definitions = [numMeasures]definition{
 	Refunds:     {"refunds", Count, event.NameRefund, true, "refund"},
 	RefundValue: {"refund_value", Amount, event.NameRefund, true, "value of refunds, negative; in family items price × quantity of their lines, negative"},
 	Visitors:    {"visitors", Distinct, "", true, "distinct visitor_id; adds up over partitions, not over windows and dimensions"},
+
+	StockOuts:      {"stock_outs", SoldOut, event.NameInventoryChange, false, "inventory_change by which a product's stock in a warehouse reaches zero: stock_level is 0 or less, and was more by quantity_delta, if there is one"},
+	Carts:          {"carts", Followed, event.NameAddToCart, false, "carts of visitors that were ordered or abandoned, counted when they were; not in late and replayed events"},
+	AbandonedCarts: {"abandoned_carts", Followed, event.NameAddToCart, false, "carts with no purchase within hot.carts.abandoned_after (30 min) of the last add_to_cart, counted at the end of that time"},
 }
 
 // columnOrder is the order of event.KPIPartial.
-var columnOrder = [numMeasures]Measure{Events, PageViews, ItemViews, Searches, CartAdds, Checkouts, Orders, Units, Revenue, Refunds, RefundValue, Visitors}
+var columnOrder = [numMeasures]Measure{Events, PageViews, ItemViews, Searches, CartAdds, Checkouts, Orders, Units, Revenue, Refunds, RefundValue, Visitors, StockOuts, Carts, AbandonedCarts}
 
 // Measures lists all measures in the order of their columns.
 func Measures() []Measure { return append([]Measure(nil), columnOrder[:]...) }
@@ -92,13 +106,18 @@ func (m Measure) Additive() bool { return definitions[m].kind != Distinct }
 func (m Measure) SQL() string { return "sum(" + m.String() + ")" }
 
 // EventSQL is the ClickHouse aggregate that computes the measure of family shop from events: rows of events_* with order_rank ≤ 1, with a column items where a
-// measure is of kind Quantity. It is what a recomputation and a check use; AddShop is the same in Go.
+// measure is of kind Quantity, and of events_inventory's columns where it is of kind SoldOut. It is what a check uses; AddShop is the same in Go. A measure of kind Followed
+// has none: "".
 func (m Measure) EventSQL() string {
 	d := definitions[m]
 	cond := "name = '" + d.on + "'"
 	switch {
 	case d.kind == Distinct:
 		return "uniqExactIf(visitor_id, visitor_id != '')"
+	case d.kind == Followed:
+		return ""
+	case d.kind == SoldOut:
+		return "countIf(" + cond + " AND stock_level <= 0 AND (quantity_delta IS NULL OR stock_level > quantity_delta))"
 	case d.kind == Quantity:
 		return "sumIf(arraySum(items.quantity), " + cond + ")"
 	case d.kind == Amount:
@@ -128,4 +147,10 @@ func counted(name string) (Measure, bool) {
 		return Refunds, true
 	}
 	return 0, false
+}
+
+// ReachesZero says whether an event is an inventory_change by which a product's stock in a warehouse becomes nothing: by a level of 0 or less that was above before the
+// change. Of a level without a change it is not known what was before, so it counts each time it is told.
+func ReachesZero(e *event.Event) bool {
+	return e.Name == event.NameInventoryChange && e.StockLevel != nil && *e.StockLevel <= 0 && (e.QuantityDelta == nil || *e.StockLevel > *e.QuantityDelta)
 }

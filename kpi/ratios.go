@@ -20,6 +20,7 @@ func Ratios() []Ratio {
 		{"checkout_rate", Checkouts, CartAdds, false, "checkouts begun per cart add"},
 		{"completion", Orders, Checkouts, false, "orders per checkout begun"},
 		{"refund_rate", Refunds, Orders, false, "refunds per order"},
+		{"abandonment_rate", AbandonedCarts, Carts, false, "share of carts that were abandoned"},
 		{"pages_per_visitor", PageViews, Visitors, false, "page views per visitor"},
 	}
 }

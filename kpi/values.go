@@ -16,16 +16,19 @@ import (
 type Values struct {
 	counts   [numCounts]int64
 	totals   [numTotals]event.Sum
+	later    [numLater]int64
 	visitors VisitorSet
 }
 
-// Count is a measure of kind Count, Quantity or Distinct.
+// Count is a measure of any kind but Amount.
 func (v *Values) Count(m Measure) int64 {
 	switch {
 	case m < numCounts:
 		return v.counts[m]
 	case m == Visitors:
 		return v.visitors.Count()
+	case m >= StockOuts:
+		return v.later[m-StockOuts]
 	}
 	return 0
 }
@@ -49,6 +52,9 @@ func (v *Values) AddShop(e *event.Event) {
 	}
 	m, ok := counted(e.Name)
 	if !ok {
+		if ReachesZero(e) {
+			v.later[0]++ // StockOuts
+		}
 		return
 	}
 	v.counts[m]++
@@ -64,6 +70,14 @@ func (v *Values) AddShop(e *event.Event) {
 		if e.Value != nil {
 			v.addTotal(RefundValue, event.SumOf(*e.Value))
 		}
+	}
+}
+
+// AddCart adds a cart that was ordered, or abandoned, to the row of its last add_to_cart.
+func (v *Values) AddCart(abandoned bool) {
+	v.later[Carts-StockOuts]++
+	if abandoned {
+		v.later[AbandonedCarts-StockOuts]++
 	}
 }
 
@@ -111,12 +125,15 @@ func (v *Values) Merge(o *Values) error {
 			v.totals[i] = addSum(v.totals[i], t)
 		}
 	}
+	for i, n := range o.later {
+		v.later[i] = addCount(v.later[i], n)
+	}
 	return v.visitors.Merge(&o.visitors)
 }
 
 // Clone is a copy that shares no memory with v.
 func (v *Values) Clone() *Values {
-	return &Values{counts: v.counts, totals: v.totals, visitors: v.visitors.Clone()}
+	return &Values{counts: v.counts, totals: v.totals, later: v.later, visitors: v.visitors.Clone()}
 }
 
 func (v *Values) addTotal(m Measure, s event.Sum) {
@@ -137,6 +154,7 @@ func (v *Values) Fill(p *event.KPIPartial) (err error) {
 	p.Events, p.PageViews, p.ItemViews, p.Searches, p.CartAdds, p.Checkouts = c[Events], c[PageViews], c[ItemViews], c[Searches], c[CartAdds], c[Checkouts]
 	p.Orders, p.Units, p.Refunds = c[Orders], c[Units], c[Refunds]
 	p.Revenue, p.RefundValue = v.Total(Revenue), v.Total(RefundValue)
+	p.StockOuts, p.Carts, p.AbandonedCarts = v.Count(StockOuts), v.Count(Carts), v.Count(AbandonedCarts)
 	p.Visitors = v.visitors.Count()
 	p.VisitorsSketch, err = v.visitors.AppendSketch(p.VisitorsSketch[:0])
 	return err
@@ -211,7 +229,8 @@ func magnitude(v int64) uint64 {
 	return uint64(v)
 }
 
-// The state form of Values: uvarint of a bit set of the counts and totals that are not 0, those counts as varints, those totals as 16 bytes, the visitors.
+// The state form of Values: uvarint of a bit set of the counts, totals and later counts that are not 0, those counts as varints, those totals as 16 bytes, those later counts
+// as varints, the visitors. What is added goes behind: state of an older version reads as what it was.
 
 // Append writes v in the form that DecodeValues reads.
 func (v *Values) Append(dst []byte) []byte {
@@ -226,6 +245,11 @@ func (v *Values) Append(dst []byte) []byte {
 			present |= 1 << (numCounts + i)
 		}
 	}
+	for i, n := range v.later {
+		if n != 0 {
+			present |= 1 << (numCounts + numTotals + i)
+		}
+	}
 	dst = binary.AppendUvarint(dst, present)
 	for _, n := range v.counts {
 		if n != 0 {
@@ -237,6 +261,11 @@ func (v *Values) Append(dst []byte) []byte {
 			dst = append(dst, t[:]...)
 		}
 	}
+	for _, n := range v.later {
+		if n != 0 {
+			dst = binary.AppendVarint(dst, n)
+		}
+	}
 	return v.visitors.append(dst)
 }
 
@@ -245,7 +274,7 @@ var errValues = errors.New("not KPI values")
 // DecodeValues reads what Append wrote.
 func DecodeValues(src []byte) (*Values, error) {
 	present, n := binary.Uvarint(src)
-	if n <= 0 || present >= 1<<(numCounts+numTotals) {
+	if n <= 0 || present >= 1<<(numCounts+numTotals+numLater) {
 		return nil, errValues
 	}
 	src = src[n:]
@@ -267,6 +296,15 @@ func DecodeValues(src []byte) (*Values, error) {
 			return nil, errValues
 		}
 		src = src[copy(v.totals[i][:], src):]
+	}
+	for i := range v.later {
+		if present>>(numCounts+numTotals+i)&1 == 0 {
+			continue
+		}
+		if v.later[i], n = binary.Varint(src); n <= 0 {
+			return nil, errValues
+		}
+		src = src[n:]
 	}
 	if err := v.visitors.decode(src); err != nil {
 		return nil, fmt.Errorf("%w: %w", errValues, err)

@@ -3,8 +3,10 @@ package live
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -23,7 +25,9 @@ func EraseKeys(ctx context.Context, rdb redis.UniversalClient, tenants []string,
 			}
 			var named []string
 			for _, k := range keys {
-				if names(k, tenants, erased) {
+				if names(k, func(part string) bool {
+					return slices.ContainsFunc(tenants, func(t string) bool { return erased.Names(t, part) })
+				}) {
 					named = append(named, k)
 				}
 			}
@@ -57,16 +61,14 @@ func EraseKeys(ctx context.Context, rdb redis.UniversalClient, tenants []string,
 	return found, seen, nil
 }
 
-// names says whether a key names an erased subject.
-func names(key string, tenants []string, erased *event.Erased) bool {
-	is := func(part string) bool {
-		for _, t := range tenants {
-			if erased.Names(t, part) {
-				return true
-			}
-		}
-		return false
-	}
+// ErasedUpdate says whether a value of live.updates, written at the given time, is of an erased subject and may hold what came before the request: whoever reads the topic
+// again must not bring it back.
+func ErasedUpdate(u *event.LiveUpdate, at time.Time, erased *event.Erased) bool {
+	return erased.Len() > 0 && names(u.Key, func(part string) bool { return erased.NamesLive(u.Tenant, part, at.UnixMicro()) })
+}
+
+// names says whether one of the parts that a key may be made of is a subject's id.
+func names(key string, is func(part string) bool) bool {
 	_, tag, _ := strings.Cut(key, "{")
 	tag, rest, _ := strings.Cut(tag, "}")
 	for _, text := range []string{key, tag, strings.TrimPrefix(rest, ":")} {

@@ -35,7 +35,7 @@ type KPIRow struct {
 
 // KPIValues is one value of each measure. Amounts are of one currency.
 type KPIValues struct {
-	counts  [kpi.Visitors + 1]int64
+	counts  [kpi.AbandonedCarts + 1]int64
 	amounts [kpi.Visitors - kpi.Revenue]decimal.Decimal
 }
 

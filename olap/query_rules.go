@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -93,23 +94,46 @@ func KeepRuleSet(ctx context.Context, conn driver.Conn, s RuleSet) error {
 	return nil
 }
 
+const ruleSets = "SELECT rules_version, hash, text, applied_at, forced, replay_from, replay_to, replay_events FROM rule_sets FINAL ORDER BY applied_at DESC LIMIT "
+
+func scanRuleSet(rows driver.Rows) (s RuleSet, err error) {
+	if err := rows.Scan(&s.Version, &s.Hash, &s.Text, &s.AppliedAt, &s.Forced, &s.From, &s.To, &s.Events); err != nil {
+		return s, fmt.Errorf("reading a set of rules: %w", err)
+	}
+	return s, nil
+}
+
 // RuleSets lists the sets that were applied, the newest first.
 func RuleSets(ctx context.Context, conn driver.Conn, limit int) ([]RuleSet, error) {
-	rows, err := conn.Query(ctx, "SELECT rules_version, hash, applied_at, forced, replay_from, replay_to, replay_events FROM rule_sets FINAL ORDER BY applied_at DESC LIMIT ?", limit)
+	rows, err := conn.Query(ctx, ruleSets+"?", limit)
 	if err != nil {
 		return nil, fmt.Errorf("reading the sets of rules: %w", err)
 	}
 	defer func() { _ = rows.Close() }() // only read
 	out := []RuleSet{}
 	for rows.Next() {
-		var s RuleSet
-		if err := rows.Scan(&s.Version, &s.Hash, &s.AppliedAt, &s.Forced, &s.From, &s.To, &s.Events); err != nil {
-			return nil, fmt.Errorf("reading a set of rules: %w", err)
+		s, err := scanRuleSet(rows)
+		if err != nil {
+			return nil, err
 		}
 		out = append(out, s)
 	}
 	if err := rows.Err(); err != nil {
 		return nil, fmt.Errorf("reading the sets of rules: %w", err)
+	}
+	return out, nil
+}
+
+// RuleSets lists the sets that were applied, the newest first.
+func (r *Reader) RuleSets(ctx context.Context, limit int) ([]RuleSet, error) {
+	out := []RuleSet{}
+	err := r.query(ctx, ruleSets+"{limit:UInt32}", params{"limit": strconv.Itoa(limit)}, func(rows driver.Rows) error {
+		s, err := scanRuleSet(rows)
+		out = append(out, s)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("asking for the sets of rules: %w", err)
 	}
 	return out, nil
 }

@@ -38,6 +38,9 @@ func uncountedSQL(uncounted bool, columns, more string) (string, error) {
 		if !slices.ContainsFunc(cols, func(c Column) bool { return c.Item }) {
 			columns = noItems.Replace(columns)
 		}
+		if !slices.ContainsFunc(cols, func(c Column) bool { return c.Name == "stock_level" }) {
+			columns = noStock.Replace(columns)
+		}
 		where := "tenant = {tenant:String} AND occurred_at >= fromUnixTimestamp64Micro({from:Int64}, 'UTC') AND occurred_at < fromUnixTimestamp64Micro({to:Int64}, 'UTC') AND " + is +
 			" (raw_topic, raw_partition, raw_offset) GLOBAL " + late + " (SELECT raw_topic, raw_partition, raw_offset FROM kpi_late WHERE tenant = {tenant:String} AND occurred_at >= fromUnixTimestamp64Micro({from:Int64}, 'UTC') AND occurred_at < fromUnixTimestamp64Micro({to:Int64}, 'UTC')))"
 		if slices.ContainsFunc(cols, func(c Column) bool { return c.Name == "order_rank" }) {
@@ -49,7 +52,10 @@ func uncountedSQL(uncounted bool, columns, more string) (string, error) {
 	return "(" + strings.Join(parts, ") UNION ALL (") + ")", nil
 }
 
-const recomputeColumns = "name, visitor_id, ifNull(user_id, ''), toUnixTimestamp64Micro(occurred_at), value, ifNull(currency, ''), ifNull(country, ''), ifNull(device_type, ''), items.item_id, items.item_category, items.price, items.quantity, raw_topic, raw_partition, raw_offset"
+const recomputeColumns = "name, visitor_id, ifNull(user_id, ''), toUnixTimestamp64Micro(occurred_at), value, ifNull(currency, ''), ifNull(country, ''), ifNull(device_type, ''), items.item_id, items.item_category, items.price, items.quantity, stock_level, quantity_delta, raw_topic, raw_partition, raw_offset"
+
+// noStock stands in for the stock of a product in events of a category that has none.
+var noStock = strings.NewReplacer("stock_level", "CAST(NULL, 'Nullable(Int64)')", "quantity_delta", "CAST(NULL, 'Nullable(Int64)')")
 
 // noItems stands in for the lines of events of a category that has none.
 var noItems = strings.NewReplacer("items.item_id", "CAST([], 'Array(String)')", "items.item_category", "CAST([], 'Array(Nullable(String))')", "items.price", "CAST([], 'Array(Nullable(Decimal(18, 6)))')",
@@ -99,10 +105,11 @@ func eventRows(tenant string, each func(*event.Event) error) func(driver.Rows) e
 		var categories []*string
 		var prices []*decimal.Decimal
 		var quantities []int64
-		if err := rows.Scan(&e.Name, &e.VisitorID, &e.UserID, &e.OccurredAt, &value, &e.Currency, &e.Country, &e.DeviceType, &ids, &categories, &prices, &quantities, &e.RawTopic, &e.RawPartition, &e.RawOffset, &e.OrderRank); err != nil {
+		var level, delta *int64
+		if err := rows.Scan(&e.Name, &e.VisitorID, &e.UserID, &e.OccurredAt, &value, &e.Currency, &e.Country, &e.DeviceType, &ids, &categories, &prices, &quantities, &level, &delta, &e.RawTopic, &e.RawPartition, &e.RawOffset, &e.OrderRank); err != nil {
 			return fmt.Errorf("reading an event: %w", err)
 		}
-		e.Value = microsOf(value)
+		e.Value, e.StockLevel, e.QuantityDelta = microsOf(value), level, delta
 		if len(ids) > 0 {
 			e.Items = make([]event.Item, len(ids))
 		}

@@ -21,6 +21,9 @@ func writeFields(b *bytes.Buffer, fs []Field, record string) {
 		if f.Null {
 			t = `["null",` + t + `],"default":null`
 		}
+		if f.Zero {
+			t += `,"default":0`
+		}
 		doc := ""
 		if f.Doc != "" {
 			j, _ := json.Marshal(f.Doc) // a string always marshals

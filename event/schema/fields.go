@@ -40,6 +40,7 @@ type Field struct {
 	Doc   string
 	Cats  []event.Category // nil: all
 	Since int              // Avro version of the category's schemas that brought the field; 0 or 1: the first
+	Zero  bool             // a count that a later version brought and that may not be absent: it is 0 in values of the versions before
 }
 
 func (f Field) in(c event.Category) bool {
@@ -233,6 +234,9 @@ var partialFields = []Field{
 	{Name: "refund_value", Type: Total},
 	{Name: "visitors", Type: Long},
 	{Name: "visitors_sketch", Type: Blob},
+	{Name: "stock_outs", Type: Long, Zero: true, Since: 2},
+	{Name: "carts", Type: Long, Zero: true, Since: 2, Doc: "ordered or abandoned in the window"},
+	{Name: "abandoned_carts", Type: Long, Zero: true, Since: 2, Doc: "of them, those that were abandoned"},
 }
 
 var erasureFields = []Field{
@@ -347,6 +351,7 @@ func Subjects() []Subject {
 		Subject{event.TopicRekeyCard, "rekeyed", rekeyedFields},
 		Subject{event.TopicRekeyIP, "rekeyed", rekeyedFields},
 		Subject{event.TopicRekeyUser, "rekeyed", rekeyedFields},
+		Subject{event.TopicRekeyKPI, "kpi_partial", partialFields},
 	)
 }
 
