@@ -122,7 +122,7 @@ func TestNoParameterReachesAStatement(t *testing.T) {
 		"/api/v1/kpis/live": {"tenant", "window", "currency"}, "/api/v1/kpis/series": {"tenant", "measures", "grain", "from", "to", "by", "currency", "tz", "limit"},
 		"/api/v1/products/top": {"tenant", "window", "by", "currency", "limit"}, "/api/v1/events/recent": {"tenant", "category", "name", "q", "limit"},
 		"/api/v1/failed": {"tenant", "window", "reason", "limit"}, "/api/v1/workflows": {"type", "limit"}, "/api/v1/nights": {"days"}, "/api/v1/tables": {"x"}, "/api/v1/health": {"x"},
-		"/api/v1/maintenance": {"table", "limit"}, "/api/v1/fraud": {"tenant", "from", "to"},
+		"/api/v1/maintenance": {"table", "limit"}, "/api/v1/fraud": {"tenant", "from", "to"}, "/api/v1/rules": {"x"}, "/api/v1/models": {"tenant", "model", "limit"},
 	}
 	var wg sync.WaitGroup
 	for path, names := range paths {

@@ -77,7 +77,7 @@ type priceInfo struct {
 	Reason     string      `json:"reason"`
 }
 
-// demandHour is an hour that is over, with what was sold, or one to come, with what is expected.
+// demandHour is an hour that is over, with what was sold and what the forecast as it stands says of it, or one to come, with what is expected.
 type demandHour struct {
 	At       stamp    `json:"at"`
 	Sold     *float64 `json:"sold"`
@@ -279,6 +279,12 @@ func (a *API) hoursOf(ctx context.Context, tenant, id string, p live.Product, m 
 	}
 	if m == nil || m.Hour >= end+shownAhead {
 		return out, nil
+	}
+	for i := range out {
+		if hour := first + int64(i); hour <= m.Hour {
+			said := m.Explain(hour)
+			out[i].Expected = &said
+		}
 	}
 	ahead := m.Forecast(int(min(end+shownAhead-1-m.Hour, 2*shownAhead)))
 	for i := range ahead {

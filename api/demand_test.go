@@ -90,7 +90,7 @@ func TestDemandIsWhatTheStreamAndTheNightKnow(t *testing.T) {
 		t.Fatalf("%d hours", len(got.Hours))
 	}
 	at100, at2, last, next := got.Hours[168-101], got.Hours[168-3], got.Hours[167], got.Hours[168]
-	if *at100.Sold != 4 || *at2.Sold != 3 || *last.Sold != 1 || *last.Expected != 2 || next.Sold != nil || *next.Expected != 2 || *got.Hours[100].Sold != 0 {
+	if *at100.Sold != 4 || *at2.Sold != 3 || *last.Sold != 1 || *last.Expected != 2 || next.Sold != nil || *next.Expected != 2 || *got.Hours[100].Sold != 0 || *at100.Expected != 2 || *at2.Expected != 2 {
 		t.Errorf("%+v %+v %+v %+v", at100, at2, last, next)
 	}
 	got = answer[demandAnswer](t, s, "/api/v1/demand?product=b").Products[0]

@@ -184,6 +184,21 @@ func (h *health) report(ctx context.Context) (*healthReport, error) {
 	return h.last, nil
 }
 
+// sampled gives what the roles said at the last look at which any of them exposed a metric, as far back as errors are counted; else what they said at the last one.
+func (h *health) sampled(ctx context.Context, metric string) (*sample, error) {
+	if _, err := h.report(ctx); err != nil {
+		return nil, err
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, s := range slices.Backward(h.samples) {
+		if s.has(metric) {
+			return s, nil
+		}
+	}
+	return h.samples[len(h.samples)-1], nil
+}
+
 // run keeps rates and errors current when nobody asks.
 func (h *health) run(ctx context.Context) {
 	tick := time.NewTicker(h.a.cfg.HealthInterval)

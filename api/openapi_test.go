@@ -116,9 +116,9 @@ func TestEveryPathIsDescribedAndAnswersAsDescribed(t *testing.T) {
 	for _, c := range []string{
 		"/api/v1/kpis/live", "/api/v1/kpis/live?window=15m&currency=USD", "/api/v1/kpis/live?tenant=nobody",
 		"/api/v1/kpis/series", "/api/v1/kpis/series?measures=" + strings.Join(metricNames()[:12], ",") + "&grain=1m&from=-10m&by=currency",
-		"/api/v1/kpis/series?measures=" + strings.Join(metricNames()[12:], ",") + "&grain=1d&tz=Asia/Tokyo&by=country", "/api/v1/kpis/series?tenant=nobody",
+		"/api/v1/kpis/series?measures=" + strings.Join(metricNames()[12:24], ",") + "&grain=1d&tz=Asia/Tokyo&by=country", "/api/v1/kpis/series?measures=" + strings.Join(metricNames()[24:], ","), "/api/v1/kpis/series?tenant=nobody",
 		"/api/v1/products/top", "/api/v1/products/top?by=orders&window=7d", "/api/v1/products/top?tenant=nobody",
-		"/api/v1/events/recent", "/api/v1/events/recent?category=purchase", "/api/v1/failed", "/api/v1/failed?reason=schema&window=30d", "/api/v1/fraud", "/api/v1/fraud?from=-7d", "/api/v1/alerts", "/api/v1/alerts?severity=warn&from=-7d&limit=5",
+		"/api/v1/events/recent", "/api/v1/events/recent?category=purchase", "/api/v1/failed", "/api/v1/failed?reason=schema&window=30d", "/api/v1/fraud", "/api/v1/fraud?from=-7d", "/api/v1/rules", "/api/v1/models", "/api/v1/models?model=other&limit=5", "/api/v1/alerts", "/api/v1/alerts?severity=warn&from=-7d&limit=5",
 		"/api/v1/health", "/api/v1/tables", "/api/v1/tables/events_purchase/refs", "/api/v1/workflows", "/api/v1/nights", "/api/v1/nights?days=400", "/api/v1/maintenance", "/api/v1/maintenance?table=events_page&limit=5",
 	} {
 		status, body := s.get(t, c)
@@ -142,12 +142,12 @@ func TestEveryPathIsDescribedAndAnswersAsDescribed(t *testing.T) {
 }
 
 func TestRatiosAndMeasuresOfTheDescriptionExist(t *testing.T) {
-	for _, name := range []string{"conversion", "cart_rate", "checkout_rate", "completion", "refund_rate", "units_per_order", "pages_per_visitor", "aov", "revenue_per_unit", "revenue", "visitors"} {
+	for _, name := range []string{"conversion", "cart_rate", "checkout_rate", "completion", "refund_rate", "units_per_order", "pages_per_visitor", "aov", "revenue_per_unit", "abandonment_rate", "revenue", "visitors", "carts", "stock_outs"} {
 		if _, ok := metricNamed(name); !ok {
 			t.Errorf("%s is not known", name)
 		}
 	}
-	if got := fmt.Sprint(len(metricNames())); got != "21" {
-		t.Errorf("%s metrics: the description's texts name 21", got)
+	if got := fmt.Sprint(len(metricNames())); got != "25" {
+		t.Errorf("%s metrics: the description's texts name 25", got)
 	}
 }

@@ -19,9 +19,10 @@ import (
 )
 
 // counting is the relation of events that KPIs count, with the columns that Measure.EventSQL needs.
-const counting = "(SELECT tenant, name, value, visitor_id, occurred_at, ifNull(toString(currency), '') AS currency, ifNull(toString(country), '') AS country, ifNull(toString(device_type), '') AS device, `items.quantity` FROM events_page" +
-	" UNION ALL SELECT tenant, name, value, visitor_id, occurred_at, ifNull(toString(currency), ''), ifNull(toString(country), ''), ifNull(toString(device_type), ''), `items.quantity` FROM events_cart" +
-	" UNION ALL SELECT tenant, name, value, visitor_id, occurred_at, ifNull(toString(currency), ''), ifNull(toString(country), ''), ifNull(toString(device_type), ''), `items.quantity` FROM events_purchase WHERE order_rank <= 1)"
+const counting = "(SELECT tenant, name, value, visitor_id, occurred_at, ifNull(toString(currency), '') AS currency, ifNull(toString(country), '') AS country, ifNull(toString(device_type), '') AS device, `items.quantity`, CAST(NULL, 'Nullable(Int64)') AS stock_level, CAST(NULL, 'Nullable(Int64)') AS quantity_delta FROM events_page" +
+	" UNION ALL SELECT tenant, name, value, visitor_id, occurred_at, ifNull(toString(currency), ''), ifNull(toString(country), ''), ifNull(toString(device_type), ''), `items.quantity`, NULL, NULL FROM events_cart" +
+	" UNION ALL SELECT tenant, name, value, visitor_id, occurred_at, ifNull(toString(currency), ''), ifNull(toString(country), ''), ifNull(toString(device_type), ''), CAST([], 'Array(Int64)'), stock_level, quantity_delta FROM events_inventory" +
+	" UNION ALL SELECT tenant, name, value, visitor_id, occurred_at, ifNull(toString(currency), ''), ifNull(toString(country), ''), ifNull(toString(device_type), ''), `items.quantity`, NULL, NULL FROM events_purchase WHERE order_rank <= 1)"
 
 // truth is every measure as the events say it.
 type truth map[kpi.Measure]decimal.Decimal
@@ -33,13 +34,14 @@ func (s *shop) oracle(t testing.TB, where, group string) map[string]truth {
 		group = "''"
 	}
 	cols := "concat(" + strings.Join(append(strings.Split(group, ";"), "''"), ", '|', ") + ") AS g"
-	for _, m := range kpi.Measures() {
+	measures := slices.DeleteFunc(kpi.Measures(), func(m kpi.Measure) bool { return m.EventSQL() == "" }) // the others are not told by events one by one
+	for _, m := range measures {
 		cols += ", toString(toDecimal128(" + m.EventSQL() + ", 6))"
 	}
 	out := map[string]truth{}
 	err := queryRows(t, s.conn, "SELECT "+cols+" FROM "+counting+" WHERE tenant = '"+s.tenant+"' AND "+where+" GROUP BY g", func(v []string) {
 		one := truth{}
-		for i, m := range kpi.Measures() {
+		for i, m := range measures {
 			one[m] = decimal.RequireFromString(v[i+1])
 		}
 		out[strings.TrimSuffix(v[0], "|")] = one
@@ -59,7 +61,7 @@ func (s *shop) expect(t *testing.T, what string, w kpiWindow, where string) {
 	t.Helper()
 	total := map[kpi.Measure]int64{
 		kpi.Events: w.Total.Events, kpi.PageViews: w.Total.PageViews, kpi.ItemViews: w.Total.ItemViews, kpi.Searches: w.Total.Searches, kpi.Visitors: w.Total.Visitors, kpi.CartAdds: w.Total.CartAdds,
-		kpi.Checkouts: w.Total.Checkouts, kpi.Orders: w.Total.Orders, kpi.Units: w.Total.Units, kpi.Refunds: w.Total.Refunds,
+		kpi.Checkouts: w.Total.Checkouts, kpi.Orders: w.Total.Orders, kpi.Units: w.Total.Units, kpi.Refunds: w.Total.Refunds, kpi.StockOuts: w.Total.StockOuts,
 	}
 	all := s.oracle(t, where, "")[""]
 	for m, got := range total {
@@ -73,6 +75,10 @@ func (s *shop) expect(t *testing.T, what string, w kpiWindow, where string) {
 		}
 	}
 	by := s.oracle(t, where, "currency")
+	if carts, abandoned := all[kpi.CartAdds], by["EUR"][kpi.CartAdds]; !carts.Equal(decimal.NewFromInt(w.Total.Carts)) || !abandoned.Equal(decimal.NewFromInt(w.Total.AbandonedCarts)) ||
+		(w.Total.AbandonmentRate == nil) != carts.IsZero() || !carts.IsZero() && math.Abs(*w.Total.AbandonmentRate-float64(w.Total.AbandonedCarts)/float64(w.Total.Carts)) > 1e-9 {
+		t.Errorf("%s: %d carts of which %d abandoned, rate %v; the events say %s and %s", what, w.Total.Carts, w.Total.AbandonedCarts, w.Total.AbandonmentRate, carts, abandoned)
+	}
 	for _, m := range w.Money {
 		revenue, orders := by[m.Currency][kpi.Revenue], by[m.Currency][kpi.Orders]
 		if !revenue.Equal(decimal.RequireFromString(m.Revenue)) || !orders.Equal(decimal.NewFromInt(m.Orders)) {

@@ -11,7 +11,6 @@ import (
 	"millrace/features/recommend"
 	"millrace/internal/fault"
 	"millrace/live"
-	"millrace/workflows/name"
 )
 
 const idModel fault.ID = "MR-TRN-001"
@@ -58,11 +57,8 @@ func (a *API) serveRecommendations(r *http.Request) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	tenant, model, item, visitor, limit := q.tenant(a.cfg.Tenant), q.text("model", name.DefaultModel, 63), q.text("item", "", maxItemID), q.text("visitor", "", maxVisitorID), q.integer("limit", 10, 1, 100)
+	tenant, model, item, visitor, limit := q.tenant(a.cfg.Tenant), q.model(), q.text("item", "", maxItemID), q.text("visitor", "", maxVisitorID), q.integer("limit", 10, 1, 100)
 	kind, category, country := q.one("kind", kindSimilar, kindSimilar, kindBought), q.text("category", "", 64), q.text("country", "", 2)
-	if err := name.ValidModel(model); err != nil {
-		q.bad("model", "is no name of a model: lower-case letters, digits and -")
-	}
 	if item != "" && visitor != "" {
 		q.bad("visitor", "excludes item")
 	}

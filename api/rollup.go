@@ -22,6 +22,9 @@ type total struct {
 	Orders          int64    `json:"orders"`
 	Units           int64    `json:"units"`
 	Refunds         int64    `json:"refunds"`
+	Carts           int64    `json:"carts"`
+	AbandonedCarts  int64    `json:"abandoned_carts"`
+	StockOuts       int64    `json:"stock_outs"`
 	Conversion      *float64 `json:"conversion"`
 	CartRate        *float64 `json:"cart_rate"`
 	CheckoutRate    *float64 `json:"checkout_rate"`
@@ -29,6 +32,7 @@ type total struct {
 	RefundRate      *float64 `json:"refund_rate"`
 	UnitsPerOrder   *float64 `json:"units_per_order"`
 	PagesPerVisitor *float64 `json:"pages_per_visitor"`
+	AbandonmentRate *float64 `json:"abandonment_rate"`
 }
 
 // moneyKPIs is what is only meaningful within one currency.
@@ -104,6 +108,9 @@ func ofPartials(partials []event.KPIPartial) rows {
 		v.SetCount(kpi.Orders, p.Orders)
 		v.SetCount(kpi.Units, p.Units)
 		v.SetCount(kpi.Refunds, p.Refunds)
+		v.SetCount(kpi.Carts, p.Carts)
+		v.SetCount(kpi.AbandonedCarts, p.AbandonedCarts)
+		v.SetCount(kpi.StockOuts, p.StockOuts)
 		v.SetAmount(kpi.Revenue, ofSum(p.Revenue))
 		v.SetAmount(kpi.RefundValue, ofSum(p.RefundValue))
 		r.Add(&v)
@@ -146,11 +153,13 @@ func (r rows) window(from, to time.Time, currency string) (kpiWindow, error) {
 	w := kpiWindow{From: stamp(from), To: stamp(to), Money: []moneyKPIs{}, Total: total{
 		Events: all.Count(kpi.Events), PageViews: all.Count(kpi.PageViews), ItemViews: all.Count(kpi.ItemViews), Searches: all.Count(kpi.Searches), Visitors: visitors,
 		CartAdds: all.Count(kpi.CartAdds), Checkouts: all.Count(kpi.Checkouts), Orders: all.Count(kpi.Orders), Units: all.Count(kpi.Units), Refunds: all.Count(kpi.Refunds),
+		Carts: all.Count(kpi.Carts), AbandonedCarts: all.Count(kpi.AbandonedCarts), StockOuts: all.Count(kpi.StockOuts),
 	}}
 	all.SetCount(kpi.Visitors, visitors)
 	for name, into := range map[string]**float64{
 		"conversion": &w.Total.Conversion, "cart_rate": &w.Total.CartRate, "checkout_rate": &w.Total.CheckoutRate, "completion": &w.Total.Completion,
 		"refund_rate": &w.Total.RefundRate, "units_per_order": &w.Total.UnitsPerOrder, "pages_per_visitor": &w.Total.PagesPerVisitor,
+		"abandonment_rate": &w.Total.AbandonmentRate,
 	} {
 		d, _ := kpi.RatioNamed(name) // a test holds that all of them exist
 		*into = ratio(all.Count(d.Numerator), all.Count(d.Denominator))

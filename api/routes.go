@@ -32,6 +32,8 @@ var answersJSON = []route{
 	{"/api/v1/failed", (*API).serveFailed},
 	{"/api/v1/alerts", (*API).serveAlerts},
 	{"/api/v1/fraud", (*API).serveFraud},
+	{"/api/v1/rules", (*API).serveRules},
+	{"/api/v1/models", (*API).serveModels},
 	{"/api/v1/alerts/{alert_id}", (*API).serveAlert},
 	{"/api/v1/health", (*API).serveHealth},
 	{"/api/v1/tables", (*API).serveTables},

@@ -184,6 +184,8 @@ func invent(tenant string, n int, within time.Duration, seed uint64) []event.Eve
 		price := int64(1+rnd.IntN(9000)) * 10_000
 		item.Price = &price
 		switch r := rnd.IntN(100); {
+		case r < 4: // half of them to zero
+			e.Name, e.ItemID, e.StockLevel, e.QuantityDelta = event.NameInventoryChange, item.ItemID, new(int64(p%2)), new(int64(-1))
 		case r < 55:
 			e.Name = event.NamePageView
 		case r < 75:
@@ -255,6 +257,9 @@ func count(t testing.TB, defs kpi.Definitions, events []event.Event) []event.KPI
 			start, _ := defs.Window(g, e.Tenant, e.OccurredAt)
 			k := key{shop: kpi.ShopKeyOf(e), grain: g.Name, start: start, part: partitionOf(e)}
 			at(k).AddShop(e)
+			if e.Name == event.NameAddToCart { // each is a cart of its own, those in EUR are abandoned
+				at(k).AddCart(e.Currency == "EUR")
+			}
 			if !kpi.HasLines(e.Name) {
 				continue
 			}
@@ -289,7 +294,7 @@ func (s *shop) insertKPIs(t testing.TB, partials []event.KPIPartial) {
 		by[olap.KPITable(p.Family, p.Grain)] = append(by[olap.KPITable(p.Family, p.Grain)], p)
 	}
 	for table, rows := range by {
-		cols := "tenant, window_start, currency, country, device, kafka_partition, final, events, page_views, item_views, searches, cart_adds, checkouts, orders, units, revenue, refunds, refund_value, visitors, visitors_sketch, version"
+		cols := "tenant, window_start, currency, country, device, kafka_partition, final, events, page_views, item_views, searches, cart_adds, checkouts, orders, units, revenue, refunds, refund_value, visitors, visitors_sketch, stock_outs, carts, abandoned_carts, version"
 		if strings.HasPrefix(table, "kpi_items_") {
 			cols += ", product_id, item_category"
 		}
@@ -307,7 +312,7 @@ func (s *shop) insertKPIs(t testing.TB, partials []event.KPIPartial) {
 				}
 				vals := []any{
 					p.Tenant, time.UnixMicro(p.WindowStart), p.Currency, p.Country, p.Device, p.KafkaPartition, true, p.Events, p.PageViews, p.ItemViews, p.Searches, p.CartAdds, p.Checkouts, orders,
-					p.Units, ofSum(p.Revenue), p.Refunds, ofSum(p.RefundValue), p.Visitors, string(p.VisitorsSketch), version,
+					p.Units, ofSum(p.Revenue), p.Refunds, ofSum(p.RefundValue), p.Visitors, string(p.VisitorsSketch), p.StockOuts, p.Carts, p.AbandonedCarts, version,
 				}
 				if strings.HasPrefix(table, "kpi_items_") {
 					vals = append(vals, p.ProductID, p.ItemCategory)
@@ -355,7 +360,7 @@ func (s *shop) insertEvents(t testing.TB, events []event.Event) {
 		by[c] = append(by[c], e)
 	}
 	for c, list := range by {
-		cols := "event_id, tenant, name, category, visitor_id, occurred_at, received_at, ingested_at, source, value, currency, order_id, product_ids, properties, kafka_topic, kafka_partition, kafka_offset, raw_topic, raw_partition, raw_offset, country, device_type, `items.item_id`, `items.item_name`, `items.quantity`, `items.item_category`, `items.item_brand`, `items.item_variant`, `items.price`, `items.discount`, `items.coupon`, `items.position`"
+		cols := "event_id, tenant, name, category, visitor_id, occurred_at, received_at, ingested_at, source, value, currency, order_id, product_ids, properties, kafka_topic, kafka_partition, kafka_offset, raw_topic, raw_partition, raw_offset, country, device_type" + map[bool]string{true: ", item_id, stock_level, quantity_delta", false: ", `items.item_id`, `items.item_name`, `items.quantity`, `items.item_category`, `items.item_brand`, `items.item_variant`, `items.price`, `items.discount`, `items.coupon`, `items.position`"}[c == event.Inventory]
 		if c == event.Purchase {
 			cols += ", order_rank"
 		}
@@ -390,7 +395,11 @@ func (s *shop) insertEvents(t testing.TB, events []event.Event) {
 			vals := []any{
 				e.ID, e.Tenant, e.Name, c.String(), e.VisitorID, time.UnixMicro(e.OccurredAt), time.UnixMicro(e.ReceivedAt), time.UnixMicro(e.IngestedAt), e.Source, value, null(e.Currency), null(e.OrderID), ids,
 				`{"a":1}`, c.EventsTopic(), partitionOf(e), e.IngestedAt*1000 + int64(i%1000), c.RawTopic(), partitionOf(e), int64(i), null(e.Country), null(e.DeviceType),
-				ids, names, quantities, categories, nothing, nothing, prices, nodec, nothing, nopos,
+			}
+			if c == event.Inventory {
+				vals = append(vals, null(e.ItemID), e.StockLevel, e.QuantityDelta)
+			} else {
+				vals = append(vals, ids, names, quantities, categories, nothing, nothing, prices, nodec, nothing, nopos)
 			}
 			if c == event.Purchase {
 				vals = append(vals, e.OrderRank)

@@ -452,3 +452,27 @@ func ExampleLead_StockOut() {
 	fmt.Printf("%.2f %.2f\n", l.StockOut(10), l.StockOut(20))
 	// Output: 0.41 0.02
 }
+
+func TestTheModelExplainsAnHourByItsLevelAndTheSeasonOfThatHour(t *testing.T) {
+	season := make([]float32, Week)
+	for i := range season {
+		season[i] = float32(i) / Week
+	}
+	for _, c := range []struct {
+		name string
+		m    Model
+		want float64
+	}{
+		{"multiplicative", Model{Kind: Multiplicative, Level: 168, Trend: 9, Phi: 0.9, Season: season, Hour: first + 400}, 5},
+		{"additive", Model{Kind: Additive, Level: 1, Trend: 9, Phi: 0.9, Season: season, Hour: first + 400}, 1 + 5.0/Week},
+		{"sparse", Model{Kind: Sparse, Level: 4, P: 0.25, Hour: first + 400}, 1},
+	} {
+		before := c.m
+		if got := c.m.Explain(int64(5 + 3*Week)); math.Abs(got-c.want) > 1e-6 {
+			t.Errorf("%s: %g, want %g", c.name, got, c.want)
+		}
+		if d := cmp.Diff(before, c.m); d != "" {
+			t.Errorf("%s: explaining changed the model: %s", c.name, d)
+		}
+	}
+}

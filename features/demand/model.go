@@ -78,6 +78,12 @@ func (m *Model) Forecast(n int) []float64 {
 	return out
 }
 
+// Explain is the mean that the model, as it stands, gives an hour that is over: its level with the season of that hour, without a trend.
+func (m *Model) Explain(hour int64) float64 {
+	back := Model{Kind: m.Kind, Level: m.Level, P: m.P, Season: m.Season, Hour: hour - 1}
+	return back.ahead(1)
+}
+
 // Step is the model after one more hour with y units sold. The argument's season is shared until it changes; m itself stays as it is.
 func (m Model) Step(y float64) Model {
 	if m.Gamma > 0 && m.Kind != Sparse {

@@ -33,7 +33,7 @@ export async function platform() {
   }
   if (data === '') throw new Error('DASHBOARD needs DATA, the data directory of the platform: events are sent to it, and its api is stopped and started');
   const endpoints = JSON.parse(readFileSync(join(data, 'endpoints.json'), 'utf8'));
-  return { base: (given ?? endpoints.dashboard).replace(/\/$/, ''), endpoints, millrace, stop };
+  return { base: (given ?? endpoints.dashboard).replace(/\/$/, ''), endpoints, millrace, dir: data, stop };
 }
 
 export async function send(endpoints, body) {

@@ -12,6 +12,9 @@ export const ready = {
   '/': '.answers .figure',
   '/live': 'tr[data-name]',
   '/products': 'tbody tr',
+  '/demand': 'tr[data-product]',
+  '/recommendations': 'tr[data-item]',
+  '/fraud': 'tr[data-rule]',
   '/failed': 'article.sample',
   '/health': '.stage dl dd',
   '/tables': 'tbody tr',
@@ -19,6 +22,9 @@ export const ready = {
   '/nights': 'tbody tr, .empty',
   '/lakehouse': 'tbody tr, .empty',
 };
+
+// Pages of several panels, each with an answer of its own.
+const whole = ['/', '/demand', '/recommendations', '/fraud'];
 
 async function violations(page) {
   await page.evaluate(axe);
@@ -34,7 +40,7 @@ export async function looks({ chrome, base, results, out }) {
         await results.check(`${name} at ${width} px, ${colorScheme}: fits, no axe violation`, async () => {
           const page = await open(chrome, base, path, { viewport: { width, height }, colorScheme, hasTouch: width < 500 });
           await page.locator(selector).first().waitFor();
-          if (path === '/') await until('all panels', async () => (await page.locator('.state.loading').count()) === 0);
+          if (whole.includes(path)) await until('all panels', async () => (await page.locator('.state.loading').count()) === 0);
           await page.screenshot({ path: join(out, `${name}-${width}-${colorScheme}.png`), fullPage: true });
           equal(await page.evaluate(() => Math.max(0, document.documentElement.scrollWidth - innerWidth)), 0, 'pixels beyond the right edge');
           equal(await violations(page), [], 'axe');

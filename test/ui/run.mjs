@@ -1,6 +1,8 @@
 // Drives the dashboard in a real browser against a real platform. Ends with "N passed, N failed".
 import { mkdirSync, rmSync } from 'node:fs';
 import { browser, platform, Results } from './harness.mjs';
+import { history } from './history.mjs';
+import { learnt } from './learnt.mjs';
 import { looks } from './looks.mjs';
 import { pages } from './pages.mjs';
 import { trouble } from './trouble.mjs';
@@ -16,7 +18,9 @@ try {
   p = await platform();
   console.log(`dashboard ${p.base}`);
   const given = { chrome, results, out, ...p };
+  await history(given);
   await pages(given);
+  await learnt(given);
   await looks(given);
   await trouble(given);
 } catch (err) {

@@ -26,6 +26,13 @@ export type Workflows = Schemas['Workflows'];
 export type Reconciliations = Schemas['Reconciliations'];
 export type Maintenance = Schemas['Maintenance'];
 export type Nights = Schemas['Nights'];
+export type Alert = Schemas['Alert'];
+export type AlertsMessage = Schemas['AlertsMessage'];
+export type Fraud = Schemas['Fraud'];
+export type Rules = Schemas['Rules'];
+export type ProductDemand = Schemas['ProductDemand'];
+export type Recommendations = Schemas['Recommendations'];
+export type Models = Schemas['Models'];
 export type Problem = Schemas['Problem'];
 
 export type Path = keyof paths;
@@ -43,10 +50,13 @@ export class ApiError extends Error {
   }
 }
 
+// Of the whole platform, not of a tenant: these paths know no such parameter.
+const everybodys = ['health', 'tables', 'workflows', 'nights', 'reconcile', 'maintenance', 'rules'].map((p) => `/api/v1/${p}`);
+
 export function address<P extends Path>(path: P, query: Query<P>): string {
   const q = new URLSearchParams();
   const tenant = prefs.get().tenant;
-  if (tenant !== '') q.set('tenant', tenant);
+  if (tenant !== '' && !everybodys.includes(path)) q.set('tenant', tenant);
   for (const [k, v] of Object.entries(query as Record<string, unknown>)) {
     if (v !== undefined && v !== '') q.set(k, String(v));
   }

@@ -1,11 +1,12 @@
 // Charts: uPlot for what has axes, plain SVG for the small line in a tile.
 import { useEffect, useRef } from 'preact/hooks';
 import uPlot from 'uplot';
-import { compact, decimal, minuteTime, clockTime } from './format.ts';
+import { clockTime, compact, dayTime, decimal, hourTime, minuteTime } from './format.ts';
 import { dark, prefs, zone } from './prefs.ts';
 import { useStore } from './store.ts';
 
-export type Curve = { label: string; values: (number | null)[]; color: number };
+// A curve of a chart of bars may be a line before them.
+export type Curve = { label: string; values: (number | null)[]; color: number; line?: boolean };
 
 const color = (name: string) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
@@ -17,6 +18,10 @@ function translucent(name: string, alpha: number): string {
 
 type Props = { times: number[]; curves: Curve[]; kind: 'bars' | 'lines'; label: string; step: number; height?: number; format?: (v: number) => string };
 
+// Days are named on the axis where a chart is of several.
+const days = (p: Props) => (p.times.at(-1) ?? 0) - (p.times[0] ?? 0) > 100_000;
+const pointed = (p: Props) => (days(p) ? hourTime : p.step < 60 ? clockTime : minuteTime);
+
 // Whatever is charted is counted in whole numbers, or in money where cents do not show.
 const steps = Array.from({ length: 15 }, (_, e) => [1, 2, 5].map((n) => n * 10 ** e)).flat();
 
@@ -25,7 +30,7 @@ function options(p: Props, width: number, onCursor: (u: uPlot) => void): uPlot.O
   const grid = { stroke: color('--grid'), width: 1 };
   const format = p.format ?? ((v: number) => compact(v));
   const tz = zone();
-  const time = p.step < 60 ? clockTime : minuteTime;
+  const time = days(p) ? dayTime : pointed(p);
   const bars = p.kind === 'bars' ? uPlot.paths.bars?.({ size: [0.72, 40], align: 0, radius: 0.12 }) : undefined;
   return {
     width,
@@ -40,20 +45,21 @@ function options(p: Props, width: number, onCursor: (u: uPlot) => void): uPlot.O
       y: { range: (_, min, max) => [Math.min(0, min), Math.max(max * 1.12, 1)] },
     },
     axes: [
-      { ...axis, grid: { show: false }, space: 64, size: 26, values: (_, at) => at.map((t) => time(t)) },
+      { ...axis, grid: { show: false }, space: 64, size: 26, ...(days(p) ? { incrs: [1, 2, 4, 7].map((n) => n * 86_400) } : {}), values: (_, at) => at.map((t) => time(t)) },
       { ...axis, grid, size: 52, space: (p.height ?? 180) < 160 ? 22 : 32, incrs: steps, values: (_, at) => at.map((v) => format(v)) },
     ],
     series: [
       {},
       ...p.curves.map((c): uPlot.Series => {
         const line = color(`--c${c.color}`);
+        const solid = p.kind === 'bars' && !c.line;
         return {
           label: c.label,
           stroke: line,
-          width: p.kind === 'bars' ? 0 : 1.8,
+          width: solid ? 0 : 1.8,
           points: { show: false },
-          fill: translucent(`--c${c.color}`, p.kind === 'bars' ? 0.85 : p.curves.length === 1 ? 0.14 : 0),
-          ...(bars ? { paths: bars } : {}),
+          fill: translucent(`--c${c.color}`, solid ? 0.85 : p.curves.length === 1 ? 0.14 : 0),
+          ...(bars && solid ? { paths: bars } : {}),
         };
       }),
     ],
@@ -68,7 +74,7 @@ export function Chart(props: Props) {
   latest.current = props;
   const isDark = useStore(dark);
   const tz = useStore(prefs).tz;
-  const shape = `${isDark} ${tz} ${props.kind} ${props.step} ${props.height} ${props.curves.map((c) => `${c.label}/${c.color}`).join()}`;
+  const shape = `${isDark} ${tz} ${props.kind} ${props.step} ${props.height} ${days(props)} ${props.curves.map((c) => `${c.label}/${c.color}/${c.line}`).join()}`;
 
   const data = (p: Props): uPlot.AlignedData => [p.times, ...p.curves.map((c) => c.values)];
 
@@ -76,7 +82,7 @@ export function Chart(props: Props) {
     const p = latest.current;
     const i = u.cursor.idx;
     if (!tip.current) return;
-    const time = p.step < 60 ? clockTime : minuteTime;
+    const time = pointed(p);
     const format = p.format ?? ((v: number) => decimal(v));
     tip.current.textContent =
       i == null || p.times[i] === undefined ? '' : `${time(p.times[i])} · ${p.curves.map((c) => `${p.curves.length > 1 ? `${c.label} ` : ''}${c.values[i] == null ? '–' : format(c.values[i])}`).join(' · ')}`;

@@ -12,6 +12,9 @@ const wholePercents = new Intl.NumberFormat(locale, { style: 'percent', maximumF
 
 export const none = '–';
 
+// sentence makes one of words that the platform gave as a part of one.
+export const sentence = (words: string) => (words === '' ? '' : `${words[0]?.toUpperCase()}${words.slice(1)}${/[.!?]$/.test(words) ? '' : '.'}`);
+
 type N = number | bigint | null | undefined;
 
 export const count = (n: N) => (n == null ? none : whole.format(n));
@@ -66,6 +69,9 @@ export function seconds(s: N): string {
   return `${whole.format(n / 86_400)} days`;
 }
 
+// hours says how long something lasts that is known by the hour.
+export const hours = (h: N) => (h == null ? none : seconds(Number(h) * 3600));
+
 export function millis(ms: N): string {
   if (ms == null) return none;
   const n = Number(ms);
@@ -86,13 +92,17 @@ export function bytes(b: N): string {
 
 const timeFormats = new Map<string, Intl.DateTimeFormat>();
 
-function timeFormat(kind: 'clock' | 'minute' | 'full' | 'millis'): Intl.DateTimeFormat {
+type TimeKind = 'clock' | 'minute' | 'full' | 'millis' | 'day' | 'hour';
+
+function timeFormat(kind: TimeKind): Intl.DateTimeFormat {
   const tz = zone();
   let f = timeFormats.get(kind + tz);
   if (!f) {
     const hms = { hour: '2-digit', minute: '2-digit', second: '2-digit', hourCycle: 'h23' } as const;
-    const options: Record<typeof kind, Intl.DateTimeFormatOptions> = {
+    const options: Record<TimeKind, Intl.DateTimeFormatOptions> = {
       clock: hms,
+      day: { weekday: 'short', day: 'numeric' },
+      hour: { weekday: 'short', day: 'numeric', hour: '2-digit', minute: '2-digit', hourCycle: 'h23' },
       minute: { hour: '2-digit', minute: '2-digit', hourCycle: 'h23' },
       millis: { ...hms, fractionalSecondDigits: 3 },
       full: { year: 'numeric', month: 'short', day: 'numeric', ...hms, timeZoneName: 'short' },
@@ -103,7 +113,7 @@ function timeFormat(kind: 'clock' | 'minute' | 'full' | 'millis'): Intl.DateTime
   return f;
 }
 
-function inZone(kind: 'clock' | 'minute' | 'full' | 'millis', t: string | number | null | undefined): string {
+function inZone(kind: TimeKind, t: string | number | null | undefined): string {
   if (t == null) return none;
   const d = typeof t === 'number' ? new Date(t * 1000) : new Date(t);
   return Number.isNaN(d.getTime()) ? String(t) : timeFormat(kind).format(d);
@@ -112,6 +122,8 @@ function inZone(kind: 'clock' | 'minute' | 'full' | 'millis', t: string | number
 export const clockTime = (t: string | number | null | undefined) => inZone('clock', t);
 export const minuteTime = (t: string | number | null | undefined) => inZone('minute', t);
 export const milliTime = (t: string | number | null | undefined) => inZone('millis', t);
+export const dayTime = (t: string | number | null | undefined) => inZone('day', t);
+export const hourTime = (t: string | number | null | undefined) => inZone('hour', t);
 export const fullTime = (t: string | number | null | undefined) => inZone('full', t);
 
 export function age(t: string | null | undefined, now: number): string {

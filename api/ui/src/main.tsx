@@ -1,13 +1,16 @@
 import 'uplot/dist/uPlot.min.css';
 import './style.css';
 import { render, type ComponentType } from 'preact';
+import { DemandPage } from './pages/demand.tsx';
 import { Failed } from './pages/failed.tsx';
+import { FraudPage } from './pages/fraud.tsx';
 import { HealthPage } from './pages/health.tsx';
 import { LakehousePage } from './pages/lakehouse.tsx';
 import { LiveEvents } from './pages/live.tsx';
 import { NightsPage } from './pages/nights.tsx';
 import { Overview } from './pages/overview.tsx';
 import { Products } from './pages/products.tsx';
+import { RecommendationsPage } from './pages/recommendations.tsx';
 import { TablesPage } from './pages/tables.tsx';
 import { WorkflowsPage } from './pages/workflows.tsx';
 import { route, type Page } from './router.ts';
@@ -20,6 +23,9 @@ const views: Record<Page['path'], ComponentType> = {
   '/': Overview,
   '/live': LiveEvents,
   '/products': Products,
+  '/demand': DemandPage,
+  '/recommendations': RecommendationsPage,
+  '/fraud': FraudPage,
   '/failed': Failed,
   '/health': HealthPage,
   '/tables': TablesPage,

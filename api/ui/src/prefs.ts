@@ -9,6 +9,14 @@ export const windows = [
   { id: '3h', label: '3 h', words: '3 hours', seconds: 10_800, grain: '1m', bucket: 180, poll: 10_000 },
 ] as const;
 
+// spans are the windows of pages that look further back; the choice is the page's.
+export const spans = [
+  { id: '15m', label: '15 min', seconds: 900 },
+  { id: '1h', label: '1 h', seconds: 3600 },
+  { id: '24h', label: '24 h', seconds: 86_400 },
+  { id: '7d', label: '7 d', seconds: 604_800 },
+] as const;
+
 export type Window = (typeof windows)[number];
 export type Theme = 'auto' | 'light' | 'dark';
 

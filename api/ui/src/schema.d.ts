@@ -226,6 +226,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/models": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Trained versions of a model with what was measured of them, the last trained first. */
+        get: operations["getModels"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/nights": {
         parameters: {
             query?: never;
@@ -294,6 +311,23 @@ export interface paths {
         };
         /** Reconciliations of the stores with the control totals, and what differed. */
         get: operations["getReconcile"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/rules": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The rules of fraud in force, what each task of the stream has, and what was applied before. */
+        get: operations["getRules"];
         put?: never;
         post?: never;
         delete?: never;
@@ -740,6 +774,27 @@ export interface components {
             /** @example maintain/events_page */
             workflow_id: string;
         };
+        Models: {
+            as_of: components["schemas"]["Time"];
+            model: string;
+            tenant: string;
+            versions: {
+                input_at: components["schemas"]["Time"];
+                /** Format: int64 */
+                items: number;
+                /** @description recall_at_20, popular_recall_at_20, coverage, popular_coverage, hit_rate, test_baskets, … */
+                metrics: {
+                    [key: string]: number;
+                };
+                reason: string;
+                /** Format: int64 */
+                rows: number;
+                /** @description published, refused, superseded, withdrawn or trained. */
+                state: string;
+                trained_at: components["schemas"]["Time"];
+                version: string;
+            }[];
+        };
         /**
          * @description Exact decimal number of units of a currency, with at least two decimals.
          * @example 129.90
@@ -898,6 +953,7 @@ export interface components {
             /** @description Of a single product, the last seven days and the next seven; else empty. */
             hours: {
                 at: components["schemas"]["Time"];
+                /** @description What is expected; of hours that the forecast has counted already, what it says of them as it stands now. */
                 expected: number | null;
                 sold: number | null;
             }[];
@@ -1047,6 +1103,52 @@ export interface components {
             differences: components["schemas"]["ReconcileDifference"][];
             runs: components["schemas"]["ReconcileRun"][];
         };
+        Rules: {
+            /** @description Sets that were applied, the newest first, at most 20. */
+            applied: {
+                applied_at: components["schemas"]["Time"];
+                /** @description In spite of what the replay found. */
+                forced: boolean;
+                hash: string;
+                /** Format: int64 */
+                replay_events: number;
+                replay_from: components["schemas"]["Time"];
+                replay_to: components["schemas"]["Time"];
+                version: number;
+            }[];
+            as_of: components["schemas"]["Time"];
+            /** @description The set that is in force until another is applied. */
+            default: boolean;
+            hash: string;
+            /**
+             * Format: int64
+             * @description Sets on the topic control that the stream could not use since it started; the one before stays in force, and its log says why.
+             */
+            rejected: number;
+            rules: {
+                entity: string;
+                kind: string;
+                on: string[];
+                reason: string;
+                rule: string;
+                score: number;
+                severity: string;
+                threshold: number;
+                where: string;
+                window_seconds: number;
+            }[];
+            /**
+             * @description in_force: every task has the version; changing: some have another; unknown: no task says what it has.
+             * @enum {string}
+             */
+            state: "in_force" | "changing" | "unknown";
+            tasks: {
+                partition: number;
+                stage: string;
+                version: number;
+            }[];
+            version: number;
+        };
         Series: {
             /**
              * @description ISO code of a money series, else empty.
@@ -1132,10 +1234,22 @@ export interface components {
         };
         /** @description Counts of all currencies together, and ratios of them (null where the denominator is 0). */
         Total: {
+            /**
+             * Format: int64
+             * @description Carts without a purchase within half an hour of the last add_to_cart, counted at the end of that time.
+             */
+            abandoned_carts: number;
+            /** @description Abandoned carts per cart that was ordered or abandoned. */
+            abandonment_rate: number | null;
             /** Format: int64 */
             cart_adds: number;
             /** @description Carts per item view. */
             cart_rate: number | null;
+            /**
+             * Format: int64
+             * @description Carts that were ordered or abandoned, counted when they were.
+             */
+            carts: number;
             /** @description Checkouts begun per cart add. */
             checkout_rate: number | null;
             /** Format: int64 */
@@ -1164,6 +1278,11 @@ export interface components {
              * @description Absent until sessions are computed.
              */
             sessions?: number;
+            /**
+             * Format: int64
+             * @description Products whose stock in a warehouse reached zero, each time.
+             */
+            stock_outs: number;
             /**
              * Format: int64
              * @description Items sold.
@@ -1646,6 +1765,33 @@ export interface operations {
             503: components["responses"]["Unavailable"];
         };
     };
+    getModels: {
+        parameters: {
+            query?: {
+                limit?: number;
+                model?: string;
+                /** @description The tenant; by default the configured one. */
+                tenant?: components["parameters"]["Tenant"];
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The versions. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Models"];
+                };
+            };
+            400: components["responses"]["BadRequest"];
+            503: components["responses"]["Unavailable"];
+        };
+    };
     getNights: {
         parameters: {
             query?: {
@@ -1762,6 +1908,28 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Reconciliations"];
+                };
+            };
+            400: components["responses"]["BadRequest"];
+            503: components["responses"]["Unavailable"];
+        };
+    };
+    getRules: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The rules. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Rules"];
                 };
             };
             400: components["responses"]["BadRequest"];

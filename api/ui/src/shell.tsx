@@ -128,7 +128,7 @@ function LostBanner() {
 }
 
 const keys: [string, string][] = [
-  ['g then o l p f h t w n i', 'go to overview, live events, products, failed events, health, tables, workflows, nights, lakehouse'],
+  [`g then ${pages.map((p) => p.key).join(' ')}`, `go to ${pages.map((p) => p.title).join(', ')}`],
   ['[ and ]', 'shorter and longer window'],
   ['d', 'dark or light'],
   ['/', 'into the first filter of the page'],

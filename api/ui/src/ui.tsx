@@ -1,5 +1,5 @@
 // The pieces that pages are made of.
-import type { ComponentChildren } from 'preact';
+import { Fragment, type ComponentChildren } from 'preact';
 import { useEffect, useState } from 'preact/hooks';
 import type { ApiError, Polled, State } from './api.ts';
 import { count, seconds } from './format.ts';
@@ -100,9 +100,10 @@ export const Loading = ({ lines = 4 }: { lines?: number }) => (
   </div>
 );
 
-// Block shows what was asked for in each of its states: on its way, refused, here, and here but old.
-export function Block<T>({ of, lines, children }: { of: Polled<T>; lines?: number; children: (data: T) => ComponentChildren }) {
+// Block shows what was asked for in each of its states: on its way, refused, not there (which may be normal), here, and here but old.
+export function Block<T>({ of, lines, absent, children }: { of: Polled<T>; lines?: number; absent?: ComponentChildren; children: (data: T) => ComponentChildren }) {
   const now = useStore(clock);
+  if (absent && of.error?.problem?.status === 404) return <Empty>{absent}</Empty>;
   if (of.data === undefined) return of.error ? <Failure error={of.error} again={of.again} /> : <Loading {...(lines ? { lines } : {})} />;
   return (
     <>
@@ -116,54 +117,134 @@ export function Block<T>({ of, lines, children }: { of: Polled<T>; lines?: numbe
   );
 }
 
-const marks: Record<State, { icon: string; word: string }> = {
-  ok: { icon: '✓', word: 'OK' },
-  degraded: { icon: '!', word: 'Degraded' },
-  down: { icon: '✕', word: 'Down' },
-};
+const icons: Record<string, string> = { ok: '✓', running: '▸', degraded: '!', down: '✕', '': '–' };
 
-export function Badge({ state, word }: { state: State; word?: string }) {
-  const m = marks[state] ?? marks.degraded;
+// Mark is a word in the colours of a state, with a sign that says the same; short shows the sign alone.
+export function Mark({ state, word, icon, short, note }: { state: string; word: string; icon?: string; short?: boolean; note?: string }) {
   return (
-    <span class={`badge ${state}`}>
+    <span class={`badge ${state}`} title={note}>
       <span aria-hidden="true" class="icon">
-        {m.icon}
+        {icon ?? icons[state] ?? '!'}
       </span>
-      {word ?? m.word}
+      <span class={short ? 'hidden' : undefined}>{word}</span>
     </span>
   );
 }
 
-const outcomes: Record<string, { cls: string; icon: string }> = {
-  done: { cls: 'ok', icon: '✓' },
-  equal: { cls: 'ok', icon: '✓' },
-  repaired: { cls: 'ok', icon: '✓' },
-  differs: { cls: 'down', icon: '✕' },
-  running: { cls: 'running', icon: '▸' },
-  partial: { cls: 'degraded', icon: '!' },
-  canceled: { cls: 'degraded', icon: '!' },
-  skipped: { cls: '', icon: '–' },
-  failed: { cls: 'down', icon: '✕' },
-  missing: { cls: 'down', icon: '?' },
+const words: Record<State, string> = { ok: 'OK', degraded: 'Degraded', down: 'Down' };
+
+export const Badge = ({ state, word }: { state: State; word?: string }) => <Mark state={state} word={word ?? words[state]} />;
+
+const outcomes: Record<string, string> = { done: 'ok', equal: 'ok', repaired: 'ok', differs: 'down', running: 'running', partial: 'degraded', canceled: 'degraded', skipped: '', failed: 'down', missing: 'down' };
+
+// Outcome is how a run or one of its steps ended.
+export const Outcome = ({ of, short, note }: { of: string; short?: boolean; note?: string }) => (
+  <Mark state={outcomes[of] ?? 'degraded'} word={of} note={note || of} {...(short ? { short } : {})} {...(of === 'missing' ? { icon: '?' } : {})} />
+);
+
+// Severity is how much an alert asks for attention.
+export const Severity = ({ of }: { of: string }) => <Mark state={of === 'critical' ? 'down' : of === 'warn' ? 'degraded' : ''} word={of} />;
+
+// Column is one of a table: n is a number, row names the row.
+export type Column<R> = { head: ComponentChildren; cell: (row: R, i: number) => ComponentChildren; n?: boolean; row?: boolean; class?: string; title?: string };
+
+type TableOf<R> = {
+  label: string;
+  columns: Column<R>[];
+  rows: readonly R[];
+  id: (row: R) => string | number;
+  class?: string;
+  mark?: (row: R) => { class?: string | undefined; [data: `data-${string}`]: string };
+  below?: (row: R) => ComponentChildren; // what an open row shows
 };
 
-// Outcome is how a run or one of its steps ended; short shows the mark alone.
-export function Outcome({ of, short, note }: { of: string; short?: boolean; note?: string }) {
-  const l = outcomes[of] ?? { cls: 'degraded', icon: '!' };
+// Table is a table of rows that scrolls by itself where it is too wide.
+export function Table<R>({ label, columns, rows, id, class: cls = 'rows', mark, below }: TableOf<R>) {
+  const classes = (c: Column<R>) => [c.n && 'n', c.class].filter(Boolean).join(' ') || undefined;
   return (
-    <span class={`badge ${l.cls}`} title={note || of}>
-      <span aria-hidden="true" class="icon">
-        {l.icon}
-      </span>
-      <span class={short ? 'hidden' : undefined}>{of}</span>
-    </span>
+    <Sideways label={label}>
+      <table class={cls}>
+        <thead>
+          <tr>
+            {columns.map((c, i) => (
+              <th scope="col" key={i} class={classes(c)} title={c.title}>
+                {c.head}
+              </th>
+            ))}
+          </tr>
+        </thead>
+        <tbody>
+          {rows.map((r, n) => {
+            const more = below?.(r);
+            return (
+              <Fragment key={id(r)}>
+                <tr {...mark?.(r)}>
+                  {columns.map((c, i) =>
+                    c.row ? (
+                      <th scope="row" key={i} class={classes(c)}>
+                        {c.cell(r, n)}
+                      </th>
+                    ) : (
+                      <td key={i} class={classes(c)}>
+                        {c.cell(r, n)}
+                      </td>
+                    ),
+                  )}
+                </tr>
+                {more && (
+                  <tr class="details">
+                    <td colSpan={columns.length} id={`below-${id(r)}`}>
+                      {more}
+                    </td>
+                  </tr>
+                )}
+              </Fragment>
+            );
+          })}
+        </tbody>
+      </table>
+    </Sideways>
   );
 }
 
-type Choice = { id: string; label: string };
-
-export function Segments({ label, value, choices, choose }: { label: string; value: string; choices: readonly Choice[]; choose: (id: string) => void }) {
+// Twist opens what is below a row of a table.
+export function Twist({ open, row, toggle, children }: Children & { open: boolean; row: string | number; toggle: () => void }) {
   return (
+    <button type="button" class="row" aria-expanded={open} aria-controls={`below-${row}`} onClick={toggle}>
+      <span aria-hidden="true" class="twist">
+        ▸
+      </span>
+      {children}
+      <span class="hidden"> details</span>
+    </button>
+  );
+}
+
+// Search is a field for text that is looked for; ideas are offered while one types.
+export function Search({ label, value, change, placeholder, grow, ideas }: { label: string; value: string; change: (v: string) => void; placeholder?: string; grow?: boolean; ideas?: readonly Choice[] }) {
+  const list = `ideas-${label.replaceAll(' ', '-')}`;
+  return (
+    <label class={`field ${grow ? 'grow' : ''}`}>
+      <span>{label}</span>
+      <input type="search" value={value} maxLength={128} placeholder={placeholder} autocomplete="off" spellcheck={false} list={ideas && list} onInput={(e) => change(e.currentTarget.value)} />
+      {ideas && (
+        <datalist id={list}>
+          {ideas.map((i) => (
+            <option key={i.id} value={i.id}>
+              {i.label}
+            </option>
+          ))}
+        </datalist>
+      )}
+    </label>
+  );
+}
+
+export type Choice = { id: string; label: string };
+
+// Segments are choices side by side; their label is for screen readers alone unless it is to be shown.
+export function Segments({ label, value, choices, choose, shown }: { label: string; value: string; choices: readonly Choice[]; choose: (id: string) => void; shown?: boolean }) {
+  const row = (
     <div class="segments" role="group" aria-label={label}>
       {choices.map((c) => (
         <button type="button" key={c.id} aria-pressed={c.id === value} onClick={() => choose(c.id)}>
@@ -172,7 +253,25 @@ export function Segments({ label, value, choices, choose }: { label: string; val
       ))}
     </div>
   );
+  if (!shown) return row;
+  return (
+    <div class="field">
+      <span aria-hidden="true">{label}</span>
+      {row}
+    </div>
+  );
 }
+
+// Options are those of a Select, each called by its own name.
+export const Options = ({ of }: { of: readonly string[] }) => (
+  <>
+    {of.map((x) => (
+      <option key={x} value={x}>
+        {x}
+      </option>
+    ))}
+  </>
+);
 
 export function Select({ label, value, choose, children }: Children & { label: string; value: string; choose: (v: string) => void }) {
   return (

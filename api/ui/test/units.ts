@@ -4,7 +4,8 @@ import { test } from 'node:test';
 import { change, fromMicros, micros } from '../src/decimal.ts';
 import { layout, segments } from '../src/json.ts';
 import { bucket, mergeTail, ranking, settle } from '../src/series.ts';
-import type { KPISeries } from '../src/api.ts';
+import { alertDelay, byRule, newestAlerts, perHour } from '../src/fraud.ts';
+import type { Alert, KPISeries } from '../src/api.ts';
 
 test('a decimal string keeps every digit, beyond what a float holds', () => {
   for (const s of ['0.000000', '-0.000001', '129.900000', '90071992547409931.123457', '-123456789012345678901234567890.000001']) {
@@ -121,4 +122,37 @@ test('the biggest key comes first, with its share', () => {
   const s = series(0, { orders: [1] });
   s.series = ['DE', 'US'].map((key, i) => ({ measure: 'orders', unit: 'count' as const, currency: '', key, values: [], total: String(1 + 2 * i) }));
   assert.deepEqual(ranking(s, 'orders'), [{ key: 'US', n: 3, share: 0.75 }, { key: 'DE', n: 1, share: 0.25 }]);
+});
+
+const alert = (id: string, second: number, confirmed: boolean): Alert => ({
+  alert_id: id, kind: 'fraud', rule: 'r', rule_version: 1, tenant: 'default', entity: 'card', key: 'k', severity: 'warn', score: 0.5, reasons: [], trigger_event_id: 'e',
+  occurred_at: new Date(second * 1000).toISOString(), detected_at: new Date(second * 1000 + 500).toISOString(), confirmed, details: null,
+});
+
+test('an alert that is confirmed anywhere is confirmed, and the newest comes first', () => {
+  const told = [alert('b', 20, false), alert('a', 10, false)];
+  const stored = [alert('c', 15, true), alert('a', 10, true), alert('old', 1, true)];
+  const want = [['b', false], ['c', true], ['a', true]];
+  assert.deepEqual(newestAlerts(told, stored, 5000).map((a) => [a.alert_id, a.confirmed]), want);
+  assert.deepEqual(newestAlerts(stored, told, 5000).map((a) => [a.alert_id, a.confirmed]), want);
+});
+
+test('the delay of an alert is never negative', () => {
+  assert.equal(alertDelay(alert('a', 10, true)), 0.5);
+  assert.equal(alertDelay({ ...alert('a', 10, true), detected_at: new Date(0).toISOString() }), 0);
+});
+
+const hour = (rule: string, h: number, alerts: number, version = 1, delay = 1) => ({
+  rule, rule_version: version, entity: 'card', severity: 'warn', hour: new Date(h * 3_600_000).toISOString(), alerts, confirmed: alerts - 1, keys: 1, score: h / 10, delay_seconds: delay,
+});
+
+test('the hours of a rule are added up, over its versions, and rules that found nothing are listed', () => {
+  const rules = ['quiet', 'a'].map((rule) => ({ rule, kind: 'velocity', entity: 'card', on: [], where: '', window_seconds: 1, threshold: 2, severity: 'info', score: 1, reason: '' }));
+  const rows = byRule([hour('a', 2, 3, 2, 4), hour('a', 1, 1, 1, 8), hour('gone', 1, 9)], rules);
+  assert.deepEqual(rows.map((r) => [r.rule, r.alerts, r.confirmed, r.versions, r.score, r.delay]), [['gone', 9, 8, [1], 0.1, 1], ['a', 4, 2, [2, 1], 0.2, 5], ['quiet', 0, 0, [], 0, 0]]);
+});
+
+test('hours without an alert are there with none', () => {
+  const f = { as_of: '', tenant: 'default', from: new Date(1.5 * 3_600_000).toISOString(), to: new Date(4.2 * 3_600_000).toISOString(), hours: [hour('a', 3, 2), hour('b', 3, 1)] };
+  assert.deepEqual(perHour(f), { times: [3600, 7200, 10_800, 14_400], values: [0, 0, 3, 0] });
 });

@@ -2,18 +2,12 @@
 import { useMemo, useState } from 'preact/hooks';
 import { usePoll, type FailedEvents, type FailedSample } from '../api.ts';
 import { Chart } from '../chart.tsx';
+import { Legend } from '../figures.tsx';
 import { age, count, fullTime, percent } from '../format.ts';
+import { spans } from '../prefs.ts';
 import { Choices, Title } from '../shell.tsx';
 import { clock, useStore } from '../store.ts';
 import { Block, Empty, Json, Panel, Segments } from '../ui.tsx';
-import { Legend } from './overview.tsx';
-
-const spans = [
-  { id: '15m', label: '15 min' },
-  { id: '1h', label: '1 h' },
-  { id: '24h', label: '24 h' },
-  { id: '7d', label: '7 d' },
-] as const;
 
 // What each reason means to the team that sends the events.
 const meanings: Record<string, string> = {

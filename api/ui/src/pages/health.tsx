@@ -2,7 +2,7 @@
 import { usePoll, type Health, type State } from '../api.ts';
 import { compact, count, decimal, millis, seconds } from '../format.ts';
 import { Choices, Title } from '../shell.tsx';
-import { Badge, Block, Empty, Panel, Prose, Sideways } from '../ui.tsx';
+import { Badge, Block, Empty, Panel, Prose, Table, type Column } from '../ui.tsx';
 
 const rank: Record<State, number> = { ok: 0, degraded: 1, down: 2 };
 
@@ -112,42 +112,10 @@ function Reasons({ h }: { h: Health }) {
   );
 }
 
-type Column<T> = { head: string; cell: (row: T) => string; n?: boolean };
-
-function Rows<T>({ label, rows, columns, empty }: { label: string; rows: T[]; columns: Column<T>[]; empty: string }) {
-  if (rows.length === 0) return <Empty>{empty}</Empty>;
-  return (
-    <Sideways label={label}>
-      <table class="rows">
-        <thead>
-          <tr>
-            {columns.map((c) => (
-              <th scope="col" class={c.n ? 'n' : undefined} key={c.head}>
-                {c.head}
-              </th>
-            ))}
-          </tr>
-        </thead>
-        <tbody>
-          {rows.map((r, i) => (
-            <tr key={i}>
-              {columns.map((c, j) =>
-                j === 0 ? (
-                  <th scope="row" key={c.head}>
-                    {c.cell(r)}
-                  </th>
-                ) : (
-                  <td class={c.n ? 'n' : undefined} key={c.head}>
-                    {c.cell(r)}
-                  </td>
-                ),
-              )}
-            </tr>
-          ))}
-        </tbody>
-      </table>
-    </Sideways>
-  );
+// Rows is a table, or words where there is none.
+function Rows<T>({ empty, columns, ...rest }: { label: string; rows: T[]; columns: Column<T>[]; empty: string }) {
+  if (rest.rows.length === 0) return <Empty>{empty}</Empty>;
+  return <Table {...rest} columns={columns.map((c, i) => ({ ...c, row: i === 0 }))} id={(r) => rest.rows.indexOf(r)} />;
 }
 
 type Lag = { group: string; topic: string; partitions: number; records: number; worst: number };

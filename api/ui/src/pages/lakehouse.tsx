@@ -4,7 +4,7 @@ import { usePoll, type Maintenance, type Reconciliations } from '../api.ts';
 import { age, bytes, count, fullTime, none, percent, seconds } from '../format.ts';
 import { Title } from '../shell.tsx';
 import { clock, useStore } from '../store.ts';
-import { Block, Empty, More, Out, Outcome, Panel, Select, Sideways } from '../ui.tsx';
+import { Block, Empty, More, Options, Out, Outcome, Panel, Select, Table } from '../ui.tsx';
 
 type Step = Maintenance['steps'][number];
 type Change = NonNullable<Step['files']>;
@@ -12,7 +12,7 @@ type Change = NonNullable<Step['files']>;
 // first is how many rows of a table are shown until all are asked for.
 const first = 12;
 
-const became = (c: Change | null, show: (n: number) => string) => (c === null ? none : `${show(c.before)} → ${show(c.after)}`);
+const became = (c: Pick<Change, 'before' | 'after'> | null, show: (n: number) => string) => (c === null ? none : `${show(c.before)} → ${show(c.after)}`);
 
 // Run is one run of MaintainTable: its steps together.
 type Run = { first: Step; steps: Step[] };
@@ -31,72 +31,50 @@ function runs(steps: Step[]): Run[] {
 const sum = (r: Run, name: string) => r.steps.reduce((n, s) => n + (s.numbers[name] ?? 0), 0);
 const some = (n: number) => (n > 0 ? count(n) : none);
 
-function Maintained({ rows, now }: { rows: Run[]; now: number }) {
+const manifests = (r: Run) => {
+  const [before, after] = [sum(r, 'manifests_before'), sum(r, 'manifests_after')];
+  return before > after ? became({ before, after }, count) : none;
+};
+
+const compacted = (r: Run) => r.steps.find((s) => s.files !== null);
+
+function Ended({ r }: { r: Run }) {
+  const bad = r.steps.find((s) => s.outcome !== 'done');
   return (
-    <Sideways label="Runs of maintenance">
-      <table class="rows">
-        <thead>
-          <tr>
-            <th scope="col">Table</th>
-            <th scope="col">Outcome</th>
-            <th scope="col" class="n">
-              Files
-            </th>
-            <th scope="col" class="n">
-              Bytes
-            </th>
-            <th scope="col" class="n">
-              Ratio
-            </th>
-            <th scope="col" class="n" title="Files that readers open for the table's query set">
-              Files read
-            </th>
-            <th scope="col" class="n">
-              Manifests
-            </th>
-            <th scope="col" class="n" title="Snapshots that were expired">
-              Expired
-            </th>
-            <th scope="col" class="n" title="Files without a table that were removed">
-              Orphans
-            </th>
-            <th scope="col" class="n">
-              Took
-            </th>
-            <th scope="col">Ended</th>
-          </tr>
-        </thead>
-        <tbody>
-          {rows.map((r) => {
-            const bad = r.steps.find((s) => s.outcome !== 'done');
-            const compact = r.steps.find((s) => s.files !== null);
-            const manifests = sum(r, 'manifests_before') > sum(r, 'manifests_after') ? `${count(sum(r, 'manifests_before'))} → ${count(sum(r, 'manifests_after'))}` : none;
-            return (
-              <tr key={r.first.workflow_id + r.first.run}>
-                <th scope="row">
-                  <Out href={r.first.url}>{r.first.table}</Out>
-                </th>
-                <td>
-                  <Outcome of={bad?.outcome ?? 'done'} note={bad?.reason ?? r.steps.map((s) => s.step).join(', ')} />
-                  {bad && <span class="sub">{`${bad.step}${bad.reason && `: ${bad.reason}`}`}</span>}
-                </td>
-                <td class="n">{became(compact?.files ?? null, count)}</td>
-                <td class="n">{became(compact?.bytes ?? null, bytes)}</td>
-                <td class="n">{compact?.bytes && compact.bytes.before > 0 ? percent(compact.bytes.ratio) : none}</td>
-                <td class="n">{became(compact?.files_read ?? null, count)}</td>
-                <td class="n">{manifests}</td>
-                <td class="n">{some(sum(r, 'snapshots_removed'))}</td>
-                <td class="n">{some(sum(r, 'orphans'))}</td>
-                <td class="n">{seconds(r.steps.reduce((n, s) => n + s.duration_seconds, 0))}</td>
-                <td class="nowrap">{age(r.first.finished_at, now)}</td>
-              </tr>
-            );
-          })}
-        </tbody>
-      </table>
-    </Sideways>
+    <>
+      <Outcome of={bad?.outcome ?? 'done'} note={bad?.reason ?? r.steps.map((s) => s.step).join(', ')} />
+      {bad && <span class="sub">{`${bad.step}${bad.reason && `: ${bad.reason}`}`}</span>}
+    </>
   );
 }
+
+const Maintained = ({ rows, now }: { rows: Run[]; now: number }) => (
+  <Table
+    label="Runs of maintenance"
+    rows={rows}
+    id={(r) => r.first.workflow_id + r.first.run}
+    columns={[
+      { head: 'Table', row: true, cell: (r) => <Out href={r.first.url}>{r.first.table}</Out> },
+      { head: 'Outcome', cell: (r) => <Ended r={r} /> },
+      { head: 'Files', n: true, cell: (r) => became(compacted(r)?.files ?? null, count) },
+      { head: 'Bytes', n: true, cell: (r) => became(compacted(r)?.bytes ?? null, bytes) },
+      {
+        head: 'Ratio',
+        n: true,
+        cell: (r) => {
+          const b = compacted(r)?.bytes;
+          return b && b.before > 0 ? percent(b.ratio) : none;
+        },
+      },
+      { head: 'Files read', n: true, title: "Files that readers open for the table's query set", cell: (r) => became(compacted(r)?.files_read ?? null, count) },
+      { head: 'Manifests', n: true, cell: manifests },
+      { head: 'Expired', n: true, title: 'Snapshots that were expired', cell: (r) => some(sum(r, 'snapshots_removed')) },
+      { head: 'Orphans', n: true, title: 'Files without a table that were removed', cell: (r) => some(sum(r, 'orphans')) },
+      { head: 'Took', n: true, cell: (r) => seconds(r.steps.reduce((n, s) => n + s.duration_seconds, 0)) },
+      { head: 'Ended', class: 'nowrap', cell: (r) => age(r.first.finished_at, now) },
+    ]}
+  />
+);
 
 type Reconciled = Reconciliations['runs'][number];
 
@@ -106,52 +84,24 @@ const differences = (r: Reconciled) =>
     .map(([kind, n]) => `${count(n)} ${kind.replaceAll('_', ' ')}`)
     .join(', ');
 
-function Compared({ rows, now }: { rows: Reconciled[]; now: number }) {
-  return (
-    <Sideways label="Reconciliations">
-      <table class="rows">
-        <thead>
-          <tr>
-            <th scope="col">Topic</th>
-            <th scope="col">Hour</th>
-            <th scope="col">Store</th>
-            <th scope="col">Outcome</th>
-            <th scope="col" class="n">
-              Expected
-            </th>
-            <th scope="col" class="n">
-              Found
-            </th>
-            <th scope="col" class="n">
-              Repaired
-            </th>
-            <th scope="col">Differences</th>
-            <th scope="col">Ended</th>
-          </tr>
-        </thead>
-        <tbody>
-          {rows.map((r) => (
-            <tr key={r.topic + r.hour + r.store + r.run}>
-              <th scope="row">
-                <Out href={r.url}>{r.topic}</Out>
-              </th>
-              <td class="nowrap">{fullTime(r.hour)}</td>
-              <td>{r.store}</td>
-              <td>
-                <Outcome of={r.outcome} />
-              </td>
-              <td class="n">{count(r.expected)}</td>
-              <td class="n">{count(r.found)}</td>
-              <td class="n">{count(r.repaired)}</td>
-              <td>{differences(r) || none}</td>
-              <td class="nowrap">{age(r.finished_at, now)}</td>
-            </tr>
-          ))}
-        </tbody>
-      </table>
-    </Sideways>
-  );
-}
+const Compared = ({ rows, now }: { rows: Reconciled[]; now: number }) => (
+  <Table
+    label="Reconciliations"
+    rows={rows}
+    id={(r) => r.topic + r.hour + r.store + r.run}
+    columns={[
+      { head: 'Topic', row: true, cell: (r) => <Out href={r.url}>{r.topic}</Out> },
+      { head: 'Hour', class: 'nowrap', cell: (r) => fullTime(r.hour) },
+      { head: 'Store', cell: (r) => r.store },
+      { head: 'Outcome', cell: (r) => <Outcome of={r.outcome} /> },
+      { head: 'Expected', n: true, cell: (r) => count(r.expected) },
+      { head: 'Found', n: true, cell: (r) => count(r.found) },
+      { head: 'Repaired', n: true, cell: (r) => count(r.repaired) },
+      { head: 'Differences', cell: (r) => differences(r) || none },
+      { head: 'Ended', class: 'nowrap', cell: (r) => age(r.finished_at, now) },
+    ]}
+  />
+);
 
 export function LakehousePage() {
   const now = useStore(clock);
@@ -171,11 +121,7 @@ export function LakehousePage() {
         tools={
           <Select label="Table" value={table} choose={setTable}>
             <option value="">All</option>
-            {[...seen].sort().map((t) => (
-              <option key={t} value={t}>
-                {t}
-              </option>
-            ))}
+            <Options of={[...seen].sort()} />
           </Select>
         }
       >

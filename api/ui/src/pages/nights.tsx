@@ -4,7 +4,7 @@ import { usePoll, type Nights } from '../api.ts';
 import { count, fullTime, none, seconds } from '../format.ts';
 import { Title } from '../shell.tsx';
 import { clock, useStore } from '../store.ts';
-import { Block, Empty, More, Out, Outcome, Panel, Select, Sideways } from '../ui.tsx';
+import { Block, Empty, More, Out, Outcome, Panel, Select, Table } from '../ui.tsx';
 
 type Night = Nights['nights'][number];
 type Step = Night['steps'][number];
@@ -22,47 +22,37 @@ function Calendar({ nights, gaps, chosen, choose }: { nights: Night[]; gaps: str
   const steps = order(nights);
   const rows = [...nights.map((n) => ({ at: n.night, night: n as Night | undefined })), ...gaps.map((g) => ({ at: g, night: undefined as Night | undefined }))].sort((a, b) => (a.at < b.at ? 1 : -1));
   return (
-    <Sideways label="Nights and their steps">
-      <table class="rows nights">
-        <thead>
-          <tr>
-            <th scope="col">Night</th>
-            <th scope="col">Outcome</th>
-            {steps.map((s) => (
-              <th scope="col" key={s} class="step">
-                {s}
-              </th>
-            ))}
-            <th scope="col" class="n">
-              Took
-            </th>
-          </tr>
-        </thead>
-        <tbody>
-          {rows.map(({ at, night }) => (
-            <tr key={at} class={at === chosen ? 'chosen' : undefined}>
-              <th scope="row">
-                {night ? (
-                  <button type="button" class="plain" aria-pressed={at === chosen} onClick={() => choose(at)}>
-                    {at}
-                  </button>
-                ) : (
-                  at
-                )}
-              </th>
-              <td>
-                <Outcome of={night?.outcome ?? 'missing'} note={night?.reason ?? 'This night has not run: millrace nightly gaps --fill'} />
-              </td>
-              {steps.map((s) => {
-                const step = night?.steps.find((x) => x.step === s);
-                return <td key={s}>{step ? <Outcome of={step.outcome} short note={`${step.outcome}${step.reason && `: ${step.reason}`}`} /> : none}</td>;
-              })}
-              <td class="n">{night ? seconds(night.duration_seconds) : none}</td>
-            </tr>
-          ))}
-        </tbody>
-      </table>
-    </Sideways>
+    <Table
+      label="Nights and their steps"
+      class="rows nights"
+      rows={rows}
+      id={(r) => r.at}
+      mark={(r) => ({ class: r.at === chosen ? 'chosen' : undefined })}
+      columns={[
+        {
+          head: 'Night',
+          row: true,
+          cell: ({ at, night }) =>
+            night ? (
+              <button type="button" class="plain" aria-pressed={at === chosen} onClick={() => choose(at)}>
+                {at}
+              </button>
+            ) : (
+              at
+            ),
+        },
+        { head: 'Outcome', cell: ({ night }) => <Outcome of={night?.outcome ?? 'missing'} note={night?.reason ?? 'This night has not run: millrace nightly gaps --fill'} /> },
+        ...steps.map((s) => ({
+          head: s,
+          class: 'step',
+          cell: ({ night }: (typeof rows)[number]) => {
+            const step = night?.steps.find((x) => x.step === s);
+            return step ? <Outcome of={step.outcome} short note={`${step.outcome}${step.reason && `: ${step.reason}`}`} /> : none;
+          },
+        })),
+        { head: 'Took', n: true, cell: ({ night }) => (night ? seconds(night.duration_seconds) : none) },
+      ]}
+    />
   );
 }
 
@@ -71,6 +61,13 @@ const numbers = (s: Step) =>
     .map(([k, v]) => `${k.replaceAll('_', ' ')} ${count(v)}`)
     .join(', ');
 
+const ended = (x: { outcome: string; reason: string }) => (
+  <>
+    <Outcome of={x.outcome} />
+    {x.reason && <span class="sub">{x.reason}</span>}
+  </>
+);
+
 // A night has a workflow for each topic and hour: those that are done are shown when they are asked for.
 function Workflows({ night }: { night: Night }) {
   const [all, setAll] = useState(false);
@@ -78,35 +75,17 @@ function Workflows({ night }: { night: Night }) {
   return (
     <>
       {rows.length > 0 && (
-        <Sideways label={`Workflows of ${night.night}`}>
-          <table class="rows">
-            <thead>
-              <tr>
-                <th scope="col">Workflow</th>
-                <th scope="col">Outcome</th>
-                <th scope="col">Type</th>
-                <th scope="col" class="n">
-                  Took
-                </th>
-              </tr>
-            </thead>
-            <tbody>
-              {rows.map((w) => (
-                <tr key={w.workflow_id}>
-                  <th scope="row">
-                    <Out href={w.url}>{w.workflow_id}</Out>
-                  </th>
-                  <td>
-                    <Outcome of={w.outcome} />
-                    {w.reason && <span class="sub">{w.reason}</span>}
-                  </td>
-                  <td>{w.type}</td>
-                  <td class="n">{seconds(w.duration_seconds)}</td>
-                </tr>
-              ))}
-            </tbody>
-          </table>
-        </Sideways>
+        <Table
+          label={`Workflows of ${night.night}`}
+          rows={rows}
+          id={(w) => w.workflow_id}
+          columns={[
+            { head: 'Workflow', row: true, cell: (w) => <Out href={w.url}>{w.workflow_id}</Out> },
+            { head: 'Outcome', cell: ended },
+            { head: 'Type', cell: (w) => w.type },
+            { head: 'Took', n: true, cell: (w) => seconds(w.duration_seconds) },
+          ]}
+        />
       )}
       <More hidden={night.workflows.length - rows.length} what="workflows that are done" show={() => setAll(true)} />
     </>
@@ -125,33 +104,17 @@ function Detail({ night, now }: { night: Night; now: number }) {
           Mend the cause, then start <code>Nightly</code> again in the Temporal UI with the input <code>{night.input}</code>, or <code>millrace nightly run {night.night}</code>: only what is not done runs.
         </p>
       )}
-      <Sideways label={`Steps of ${night.night}`}>
-        <table class="rows">
-          <thead>
-            <tr>
-              <th scope="col">Step</th>
-              <th scope="col">Outcome</th>
-              <th scope="col" class="n">
-                Took
-              </th>
-              <th scope="col">Numbers</th>
-            </tr>
-          </thead>
-          <tbody>
-            {night.steps.map((s) => (
-              <tr key={s.step}>
-                <th scope="row">{s.step}</th>
-                <td>
-                  <Outcome of={s.outcome} />
-                  {s.reason && <span class="sub">{s.reason}</span>}
-                </td>
-                <td class="n">{seconds(s.duration_seconds)}</td>
-                <td>{numbers(s) || none}</td>
-              </tr>
-            ))}
-          </tbody>
-        </table>
-      </Sideways>
+      <Table
+        label={`Steps of ${night.night}`}
+        rows={night.steps}
+        id={(s) => s.step}
+        columns={[
+          { head: 'Step', row: true, cell: (s) => s.step },
+          { head: 'Outcome', cell: ended },
+          { head: 'Took', n: true, cell: (s) => seconds(s.duration_seconds) },
+          { head: 'Numbers', cell: (s) => numbers(s) || none },
+        ]}
+      />
       <Workflows key={night.night} night={night} />
     </>
   );

@@ -3,26 +3,14 @@ import { useMemo } from 'preact/hooks';
 import { usePoll, type KPISeries, type KPIWindow, type LiveKPIs, type MoneyKPIs, type Polled } from '../api.ts';
 import { Chart, Spark } from '../chart.tsx';
 import { micros } from '../decimal.ts';
-import { compact, count, country, decimal, money, none, percent, seconds, trend, type Trend } from '../format.ts';
+import { Delta, Legend, Ranking, Tile } from '../figures.tsx';
+import { compact, count, country, decimal, money, none, percent, seconds, trend } from '../format.ts';
 import { currentWindow, prefs, type Window } from '../prefs.ts';
-import { bucket, measures, ranking, settle, type Rank } from '../series.ts';
+import { bucket, measures, ranking, settle } from '../series.ts';
 import { Choices, Title } from '../shell.tsx';
 import { clock, useStore } from '../store.ts';
 import { live, tail } from '../stream.ts';
-import { Badge, Block, Empty, Link, Loading, Panel, Prose, Sideways, useLost } from '../ui.tsx';
-
-const arrows = { up: '▲', down: '▼', level: '＝' } as const;
-const directions = { up: 'up', down: 'down', level: '' } as const;
-
-export function Delta({ t }: { t: Trend }) {
-  return (
-    <span class={`delta ${t.direction}`}>
-      <span aria-hidden="true">{t.direction === 'level' ? '' : arrows[t.direction]} </span>
-      <span class="hidden">{directions[t.direction]} </span>
-      {t.text}
-    </span>
-  );
-}
+import { Badge, Block, Empty, Link, Loading, Panel, Prose, Table, useLost } from '../ui.tsx';
 
 function sumOf(series: KPISeries | undefined, measure: string, from: number): number[] {
   if (!series) return [];
@@ -130,19 +118,6 @@ function useWindow(w: Window): Polled<LiveKPIs> {
   return data ? { data, at, again: asked.again } : asked;
 }
 
-function Tile({ label, value, now, before, hint }: { label: string; value: string; now?: bigint; before?: bigint; hint?: string }) {
-  return (
-    <div class="tile">
-      <dt>{label}</dt>
-      <dd>
-        <span class="value">{value}</span>
-        {now !== undefined && before !== undefined && <Delta t={trend(now, before)} />}
-        {hint && <span class="sub">{hint}</span>}
-      </dd>
-    </div>
-  );
-}
-
 const tiles = [
   ['Visitors', 'visitors'],
   ['Page views', 'page_views'],
@@ -176,47 +151,21 @@ function Revenue({ now, before, chosen }: { now: KPIWindow; before: KPIWindow; c
   const rows = shown(now.money, chosen);
   if (rows.length === 0) return <Empty>No order{chosen && ` in ${chosen}`} in this window.</Empty>;
   return (
-    <Sideways label="Revenue by currency">
-      <table class="money">
-        <thead>
-          <tr>
-            <th scope="col">Currency</th>
-            <th scope="col" class="n">
-              Revenue
-            </th>
-            <th scope="col" class="n">
-              Change
-            </th>
-            <th scope="col" class="n">
-              Orders
-            </th>
-            <th scope="col" class="n">
-              Per order
-            </th>
-            <th scope="col" class="n extra">
-              Refunded
-            </th>
-          </tr>
-        </thead>
-        <tbody>
-          {rows.map((r) => {
-            const old = before.money.find((b) => b.currency === r.currency);
-            return (
-              <tr key={r.currency} data-currency={r.currency}>
-                <th scope="row">{r.currency}</th>
-                <td class="n strong">{money(r.revenue, r.currency)}</td>
-                <td class="n">
-                  <Delta t={trend(micros(r.revenue) ?? 0n, micros(old?.revenue ?? '0') ?? 0n)} />
-                </td>
-                <td class="n">{count(r.orders)}</td>
-                <td class="n">{money(r.aov, r.currency)}</td>
-                <td class="n extra">{money(r.refund_value, r.currency)}</td>
-              </tr>
-            );
-          })}
-        </tbody>
-      </table>
-    </Sideways>
+    <Table
+      label="Revenue by currency"
+      class="money"
+      rows={rows}
+      id={(r) => r.currency}
+      mark={(r) => ({ 'data-currency': r.currency })}
+      columns={[
+        { head: 'Currency', row: true, cell: (r) => r.currency },
+        { head: 'Revenue', n: true, class: 'strong', cell: (r) => money(r.revenue, r.currency) },
+        { head: 'Change', n: true, cell: (r) => <Delta t={trend(micros(r.revenue) ?? 0n, micros(before.money.find((b) => b.currency === r.currency)?.revenue ?? '0') ?? 0n)} /> },
+        { head: 'Orders', n: true, cell: (r) => count(r.orders) },
+        { head: 'Per order', n: true, cell: (r) => money(r.aov, r.currency) },
+        { head: 'Refunded', n: true, class: 'extra', cell: (r) => money(r.refund_value, r.currency) },
+      ]}
+    />
   );
 }
 
@@ -286,34 +235,6 @@ function Charts({ s, w, chosen, ranked }: { s: KPISeries; w: Window; chosen: str
         )}
       </Panel>
     </>
-  );
-}
-
-export function Legend({ items, colors }: { items: string[]; colors?: number[] }) {
-  return (
-    <ul class="legend" aria-label="Legend">
-      {items.map((x, i) => (
-        <li key={x} class={`k${colors?.[i] ?? i + 1}`}>
-          {x}
-        </li>
-      ))}
-    </ul>
-  );
-}
-
-function Ranking({ rows, name }: { rows: Rank[]; name: (key: string) => string }) {
-  const top = rows[0]?.n ?? 1;
-  return (
-    <ol class="ranking">
-      {rows.map((r) => (
-        <li key={r.key}>
-          <span class="label">{name(r.key)}</span>
-          <span class="n">{compact(r.n)}</span>
-          <span class="n share">{percent(r.share)}</span>
-          <meter min={0} max={top} value={r.n} aria-hidden="true" />
-        </li>
-      ))}
-    </ol>
   );
 }
 

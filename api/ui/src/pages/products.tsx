@@ -2,11 +2,11 @@
 import { useState } from 'preact/hooks';
 import { usePoll, type Product } from '../api.ts';
 import { micros } from '../decimal.ts';
-import { count, money, percent } from '../format.ts';
-import { prefs } from '../prefs.ts';
+import { count, money, none, percent } from '../format.ts';
+import { prefs, spans } from '../prefs.ts';
 import { Choices, Title } from '../shell.tsx';
 import { useStore } from '../store.ts';
-import { Block, Empty, Panel, Segments, Sideways } from '../ui.tsx';
+import { Block, Empty, Panel, Segments, Table } from '../ui.tsx';
 
 const orders = [
   { id: 'revenue', label: 'Revenue' },
@@ -15,75 +15,41 @@ const orders = [
 ] as const;
 type By = (typeof orders)[number]['id'];
 
-const spans = [
-  { id: '15m', label: '15 min' },
-  { id: '1h', label: '1 h' },
-  { id: '24h', label: '24 h' },
-  { id: '7d', label: '7 d' },
-] as const;
-
 function weight(p: Product, by: By): number {
   return by === 'revenue' ? Number(micros(p.revenue) ?? 0n) : by === 'quantity' ? p.quantity : p.orders;
 }
 
-function Table({ rows, by, label }: { rows: Product[]; by: By; label: string }) {
+function Ranked({ rows, by, label }: { rows: Product[]; by: By; label: string }) {
   const top = Math.max(1, ...rows.map((p) => weight(p, by)));
   return (
-    <Sideways label={label}>
-      <table class="rows">
-        <thead>
-          <tr>
-            <th scope="col" class="n">
-              #
-            </th>
-            <th scope="col">Product</th>
-            <th scope="col" class="bar">
-              <span class="hidden">Share of the first</span>
-            </th>
-            <th scope="col" class="n">
-              Revenue
-            </th>
-            <th scope="col" class="n">
-              Quantity
-            </th>
-            <th scope="col" class="n">
-              Orders
-            </th>
-            <th scope="col" class="n">
-              Views
-            </th>
-            <th scope="col" class="n">
-              Cart adds
-            </th>
-            <th scope="col" class="n">
-              Carts per view
-            </th>
-          </tr>
-        </thead>
-        <tbody>
-          {rows.map((p) => (
-            <tr key={`${p.currency} ${p.product_id} ${p.category}`}>
-              <td class="n">{p.rank}</td>
-              <th scope="row" class="product">
-                {p.name ?? p.product_id}
-                <span class="sub">
-                  {p.name !== null && <code>{p.product_id}</code>} {p.category}
-                </span>
-              </th>
-              <td class="bar">
-                <meter min={0} max={top} value={weight(p, by)} aria-hidden="true" />
-              </td>
-              <td class="n strong">{money(p.revenue, p.currency)}</td>
-              <td class="n">{count(p.quantity)}</td>
-              <td class="n">{count(p.orders)}</td>
-              <td class="n">{count(p.item_views)}</td>
-              <td class="n">{count(p.cart_adds)}</td>
-              <td class="n">{p.item_views > 0 ? percent(p.cart_adds / p.item_views) : '–'}</td>
-            </tr>
-          ))}
-        </tbody>
-      </table>
-    </Sideways>
+    <Table
+      label={label}
+      rows={rows}
+      id={(p) => `${p.currency} ${p.product_id} ${p.category}`}
+      columns={[
+        { head: '#', n: true, cell: (p) => p.rank },
+        {
+          head: 'Product',
+          row: true,
+          class: 'product',
+          cell: (p) => (
+            <>
+              {p.name ?? p.product_id}
+              <span class="sub">
+                {p.name !== null && <code>{p.product_id}</code>} {p.category}
+              </span>
+            </>
+          ),
+        },
+        { head: <span class="hidden">Share of the first</span>, class: 'bar', cell: (p) => <meter min={0} max={top} value={weight(p, by)} aria-hidden="true" /> },
+        { head: 'Revenue', n: true, class: 'strong', cell: (p) => money(p.revenue, p.currency) },
+        { head: 'Quantity', n: true, cell: (p) => count(p.quantity) },
+        { head: 'Orders', n: true, cell: (p) => count(p.orders) },
+        { head: 'Views', n: true, cell: (p) => count(p.item_views) },
+        { head: 'Cart adds', n: true, cell: (p) => count(p.cart_adds) },
+        { head: 'Carts per view', n: true, cell: (p) => (p.item_views > 0 ? percent(p.cart_adds / p.item_views) : none) },
+      ]}
+    />
   );
 }
 
@@ -107,7 +73,7 @@ export function Products() {
           if (by !== 'revenue')
             return (
               <Panel title="Top products" note="all currencies; money is each in its own">
-                <Table rows={t.products} by={by} label="Top products" />
+                <Ranked rows={t.products} by={by} label="Top products" />
               </Panel>
             );
           // Revenue is ranked within a currency only.
@@ -116,7 +82,7 @@ export function Products() {
             <div class="stack">
               {currencies.map((c) => (
                 <Panel key={c} title={`Top products in ${c}`}>
-                  <Table rows={t.products.filter((p) => p.currency === c)} by={by} label={`Top products in ${c}`} />
+                  <Ranked rows={t.products.filter((p) => p.currency === c)} by={by} label={`Top products in ${c}`} />
                 </Panel>
               ))}
             </div>

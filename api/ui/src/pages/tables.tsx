@@ -4,7 +4,7 @@ import { usePoll, type Tables } from '../api.ts';
 import { age, bytes, compact, count, none } from '../format.ts';
 import { Choices, Title } from '../shell.tsx';
 import { clock, useStore } from '../store.ts';
-import { Block, Empty, Panel, Sideways } from '../ui.tsx';
+import { Block, Empty, Panel, Search, Sideways } from '../ui.tsx';
 
 type Row = { name: string; ch?: Tables['clickhouse']['tables'][number]; ice?: Tables['iceberg']['tables'][number] };
 
@@ -42,12 +42,7 @@ export function TablesPage() {
       <Panel
         title="All tables"
         note={all.data && sums(all.data)}
-        tools={
-          <label class="field">
-            <span>Name</span>
-            <input type="search" value={q} autocomplete="off" spellcheck={false} placeholder="events" onInput={(e) => setQ(e.currentTarget.value)} />
-          </label>
-        }
+        tools={<Search label="Name" value={q} placeholder="events" change={setQ} />}
       >
         <Block of={all} lines={12}>
           {(t) => {

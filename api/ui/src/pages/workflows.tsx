@@ -4,25 +4,13 @@ import { usePoll, type Workflows } from '../api.ts';
 import { count, fullTime, none, seconds } from '../format.ts';
 import { Choices, Title } from '../shell.tsx';
 import { clock, useStore } from '../store.ts';
-import { Block, Empty, Out, Panel, Select, Sideways } from '../ui.tsx';
+import { Block, Empty, Mark, Options, Out, Panel, Select, Table } from '../ui.tsx';
 
 type Run = Workflows['runs'][number];
 type Schedule = Workflows['schedules'][number];
 
 const good: Record<string, string> = { completed: 'ok', running: 'running', active: 'running', continued_as_new: 'running', paused: 'degraded', unknown: 'degraded' };
-const marks: Record<string, string> = { ok: '✓', running: '▸', degraded: '!', down: '✕' };
-
-function Status({ status }: { status: string }) {
-  const state = good[status] ?? 'down';
-  return (
-    <span class={`badge ${state}`}>
-      <span aria-hidden="true" class="icon">
-        {marks[state]}
-      </span>
-      {status.replaceAll('_', ' ')}
-    </span>
-  );
-}
+const Status = ({ status }: { status: string }) => <Mark state={good[status] ?? 'down'} word={status.replaceAll('_', ' ')} />;
 
 function ago(t: string | null, now: number): string {
   if (t === null) return none;
@@ -30,84 +18,47 @@ function ago(t: string | null, now: number): string {
   return s >= 0 ? `${seconds(s)} ago` : `in ${seconds(-s)}`;
 }
 
-function Runs({ rows, now }: { rows: Run[]; now: number }) {
-  return (
-    <Sideways label="Runs">
-      <table class="rows">
-        <thead>
-          <tr>
-            <th scope="col">Workflow</th>
-            <th scope="col">Status</th>
-            <th scope="col">Started</th>
-            <th scope="col" class="n">
-              Took
-            </th>
-            <th scope="col">Phase</th>
-            <th scope="col">Type</th>
-            <th scope="col">Queue</th>
-          </tr>
-        </thead>
-        <tbody>
-          {rows.map((r) => (
-            <tr key={r.run_id}>
-              <th scope="row">
-                <Out href={r.url}>{r.workflow_id}</Out>
-              </th>
-              <td>
-                <Status status={r.status} />
-              </td>
-              <td class="nowrap" title={fullTime(r.started_at)}>
-                {ago(r.started_at, now)}
-              </td>
-              <td class="n">{seconds(r.closed_at === null ? (now - Date.parse(r.started_at)) / 1000 : r.duration_seconds)}</td>
-              <td>{r.phase ?? none}</td>
-              <td>{r.type}</td>
-              <td>
-                <code>{r.task_queue}</code>
-              </td>
-            </tr>
-          ))}
-        </tbody>
-      </table>
-    </Sideways>
-  );
-}
+const Runs = ({ rows, now }: { rows: Run[]; now: number }) => (
+  <Table
+    label="Runs"
+    rows={rows}
+    id={(r) => r.run_id}
+    columns={[
+      { head: 'Workflow', row: true, cell: (r) => <Out href={r.url}>{r.workflow_id}</Out> },
+      { head: 'Status', cell: (r) => <Status status={r.status} /> },
+      { head: 'Started', class: 'nowrap', cell: (r) => <span title={fullTime(r.started_at)}>{ago(r.started_at, now)}</span> },
+      { head: 'Took', n: true, cell: (r) => seconds(r.closed_at === null ? (now - Date.parse(r.started_at)) / 1000 : r.duration_seconds) },
+      { head: 'Phase', cell: (r) => r.phase ?? none },
+      { head: 'Type', cell: (r) => r.type },
+      { head: 'Queue', cell: (r) => <code>{r.task_queue}</code> },
+    ]}
+  />
+);
 
-function Schedules({ rows, now }: { rows: Schedule[]; now: number }) {
-  return (
-    <Sideways label="Schedules">
-      <table class="rows">
-        <thead>
-          <tr>
-            <th scope="col">Schedule</th>
-            <th scope="col">Starts</th>
-            <th scope="col">When</th>
-            <th scope="col">State</th>
-            <th scope="col">Last</th>
-            <th scope="col">Next</th>
-          </tr>
-        </thead>
-        <tbody>
-          {rows.map((s) => (
-            <tr key={s.id}>
-              <th scope="row">
-                <Out href={s.url}>{s.id}</Out>
-                {s.note && <span class="sub">{s.note}</span>}
-              </th>
-              <td>{s.workflow_type}</td>
-              <td>{s.spec}</td>
-              <td>
-                <Status status={s.paused ? 'paused' : 'active'} />
-              </td>
-              <td class="nowrap">{ago(s.last_at, now)}</td>
-              <td class="nowrap">{s.paused ? none : ago(s.next_at, now)}</td>
-            </tr>
-          ))}
-        </tbody>
-      </table>
-    </Sideways>
-  );
-}
+const Schedules = ({ rows, now }: { rows: Schedule[]; now: number }) => (
+  <Table
+    label="Schedules"
+    rows={rows}
+    id={(s) => s.id}
+    columns={[
+      {
+        head: 'Schedule',
+        row: true,
+        cell: (s) => (
+          <>
+            <Out href={s.url}>{s.id}</Out>
+            {s.note && <span class="sub">{s.note}</span>}
+          </>
+        ),
+      },
+      { head: 'Starts', cell: (s) => s.workflow_type },
+      { head: 'When', cell: (s) => s.spec },
+      { head: 'State', cell: (s) => <Status status={s.paused ? 'paused' : 'active'} /> },
+      { head: 'Last', class: 'nowrap', cell: (s) => ago(s.last_at, now) },
+      { head: 'Next', class: 'nowrap', cell: (s) => (s.paused ? none : ago(s.next_at, now)) },
+    ]}
+  />
+);
 
 export function WorkflowsPage() {
   const now = useStore(clock);
@@ -128,11 +79,7 @@ export function WorkflowsPage() {
         tools={
           <Select label="Type" value={type} choose={setType}>
             <option value="">All</option>
-            {types.map((t) => (
-              <option key={t} value={t}>
-                {t}
-              </option>
-            ))}
+            <Options of={types} />
           </Select>
         }
       >
