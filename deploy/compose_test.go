@@ -186,7 +186,7 @@ var shared = map[string]struct {
 }{
 	"the lake":                  {func(c workers.Config) string { return strings.TrimPrefix(c.Iceberg.Warehouse, "file://") }, []string{"api", "batch", "sink-iceberg"}},
 	"plans of maintenance":      {func(c workers.Config) string { return c.Batch.Dir }, []string{"batch", "sink-iceberg"}},
-	"the key of erased persons": {workers.Config.ErasureDir, []string{"batch", "sink-clickhouse", "sink-iceberg"}},
+	"the key of erased persons": {workers.Config.ErasureDir, []string{"batch", "sink-clickhouse", "sink-iceberg", "sink-redis"}},
 }
 
 func TestRolesThatShareAFolderMountOneVolume(t *testing.T) {

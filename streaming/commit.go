@@ -20,7 +20,7 @@ func (w *Worker) send(ctx context.Context, s *session, t *Task) {
 func (w *Worker) commit(ctx context.Context, s *session, now time.Time) error {
 	err := w.each(w.sorted, func(t *Task) error {
 		dirty, err := t.seal(now)
-		if err == nil && dirty {
+		if err == nil && dirty && s.txn != nil {
 			w.send(ctx, s, t)
 		}
 		return err
@@ -33,7 +33,12 @@ func (w *Worker) commit(ctx context.Context, s *session, now time.Time) error {
 		return nil
 	}
 	began := time.Now()
-	ok, err := s.commit(ctx, offsets)
+	ok := true
+	if s.txn != nil {
+		ok, err = s.commit(ctx, offsets)
+	} else {
+		err = w.deliver(ctx, s, offsets)
+	}
 	if err != nil {
 		w.metrics.unknown.Inc()
 		return err
@@ -134,9 +139,9 @@ func (w *Worker) rewind(s *session) {
 			}
 		}
 	}
-	s.txn.Client().PauseFetchPartitions(pause)
-	s.txn.Client().SetOffsets(positions)
-	s.txn.Client().ResumeFetchPartitions(resume)
+	s.cl.PauseFetchPartitions(pause)
+	s.cl.SetOffsets(positions)
+	s.cl.ResumeFetchPartitions(resume)
 	w.log.Info("transaction aborted", "tasks", len(w.sorted), "to_restore", len(again))
 	if len(again) > 0 {
 		for p := range again {

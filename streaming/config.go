@@ -7,6 +7,18 @@ import (
 	"time"
 )
 
+// Protocols of a group.
+const (
+	ProtocolClassic  = "classic"
+	ProtocolConsumer = "consumer"
+)
+
+// Guarantees of a worker.
+const (
+	ExactlyOnce = "exactly_once"
+	AtLeastOnce = "at_least_once"
+)
+
 // Config is a worker's. Zero values mean the defaults that Defaults fills in.
 type Config struct {
 	// Group is the consumer group of all workers of the topology.
@@ -15,6 +27,12 @@ type Config struct {
 	InstanceID string `koanf:"instance_id" desc:"slot of this worker in the group, the same after a restart; no two live workers share one"`
 	// TransactionalID is as stable as InstanceID. Default: Group + "." + InstanceID.
 	TransactionalID string `koanf:"transactional_id" desc:"as stable as instance_id; empty: group.instance_id"`
+	// Protocol of the group: classic (default) or consumer, where the broker assigns tasks (KIP-848). Then a worker that comes back after a crash waits until the
+	// broker has given its former life up, which is the broker's group.consumer.session.timeout.ms (45 s); classic, it goes on at once.
+	Protocol string `koanf:"protocol" desc:"protocol of the consumer group: classic, or consumer (KIP-848), where a worker that comes back after a crash waits for the broker's session timeout"`
+	// Guarantee is exactly_once (default), or at_least_once: no transactions; outputs, state and offsets are written in an order in which a crash loses nothing, and up to
+	// a commit interval is done again on a state that may hold some of it.
+	Guarantee string `koanf:"guarantee" desc:"exactly_once, or at_least_once: without transactions; after a crash up to a commit interval is done again, on a state that may hold some of it already"`
 	// Generation of the topics: raised when the platform's partition count changes. Default 1, at most 32767.
 	Generation uint32 `koanf:"-"`
 
@@ -63,6 +81,8 @@ type Config struct {
 // Defaults returns c with its zero values filled in.
 func (c Config) Defaults() Config {
 	def(&c.TransactionalID, c.Group+"."+c.InstanceID)
+	def(&c.Protocol, ProtocolClassic)
+	def(&c.Guarantee, ExactlyOnce)
 	def(&c.Generation, 1)
 	def(&c.CommitInterval, 50*time.Millisecond)
 	def(&c.CommitRecords, 50_000)
@@ -101,6 +121,8 @@ func (c Config) Validate() error {
 	}
 	need(c.Group != "", "Group", `""`, "a name")
 	need(c.InstanceID != "", "InstanceID", `""`, "a name")
+	need(c.Protocol == ProtocolClassic || c.Protocol == ProtocolConsumer, "Protocol", c.Protocol, "classic or consumer")
+	need(c.Guarantee == ExactlyOnce || c.Guarantee == AtLeastOnce, "Guarantee", c.Guarantee, "exactly_once or at_least_once")
 	need(c.Generation >= 1 && c.Generation <= 32767, "Generation", c.Generation, "1 to 32767")
 	need(c.CommitInterval >= time.Millisecond && c.CommitInterval <= 10*time.Second, "CommitInterval", c.CommitInterval, "1ms to 10s")
 	need(c.CommitRecords >= 1, "CommitRecords", c.CommitRecords, "at least 1")

@@ -17,7 +17,7 @@ type metrics struct {
 	tasks, restoring, lastCommit                                          prometheus.Gauge
 	lag, delay, buffered, keys                                            *prometheus.GaugeVec
 	stateBytes, diskKeys, latency, restoredShare, restoreTook, hotKey     *prometheus.GaugeVec
-	localBytes                                                            prometheus.Gauge
+	localBytes, exactlyOnce                                               prometheus.Gauge
 	refused                                                               prometheus.Counter
 	replayed                                                              prometheus.Counter
 	windows, taskRecords                                                  *prometheus.CounterVec
@@ -80,6 +80,7 @@ func newMetrics(reg prometheus.Registerer, top Topology) (*metrics, error) {
 		restoredShare:      gauge("restored_share", "How much of a task's state has been read while it is restored, 0 to 1."),
 		restoreTook:        gauge("task_restore_seconds", "How long it took to restore a task."),
 		hotKey:             gauge("hot_key_share", "Share of a task's records of the last seconds that had the same key, at least, by a sample."),
+		exactlyOnce:        one("exactly_once_workers", "1 if the worker's outputs, state and offsets are one transaction; 0 if it promises at least once."),
 		localBytes:         one("local_state_bytes", "What the worker's local state takes on disk."),
 		replayed:           counter("replayed_records_total", "Input records of aborted transactions: they are processed again."),
 		refused:            counter("refused_records_total", "Input records that were left out, their key being longer than stream.max_key_bytes."),

@@ -16,12 +16,14 @@ import (
 	"millrace/internal/fault"
 )
 
-// session is one membership of the group with one transactional producer. After any error of it there is a new one: whether its last
+// session is one membership of the group with one producer, a transactional one unless duplicates are allowed. After any error of it there is a new one: whether its last
 // transaction committed is then asked of the broker, never of what was counted here.
 type session struct {
 	w      *Worker
-	txn    *kgo.GroupTransactSession
-	opened chan struct{} // txn is set; the group's goroutine may be faster
+	cl     *kgo.Client
+	txn    *kgo.GroupTransactSession // nil at least once
+	opened chan struct{}             // cl is set; the group's goroutine may be faster
+	closed chan struct{}             // nobody handles events any more
 
 	mu       sync.Mutex
 	events   []event
@@ -32,7 +34,8 @@ type session struct {
 type event struct {
 	assigned map[int32][]inputStart // by partition number
 	gone     []int32
-	lost     bool // the membership is gone, and everything with it
+	lost     bool          // the membership is gone, and everything with it
+	done     chan struct{} // if not nil, the group waits for this to be closed
 	err      error
 }
 
@@ -46,31 +49,44 @@ type inputStart struct {
 // openSession joins the group and takes over the transactional id. The second must be done at once: it aborts what a former life left
 // open, and the group's offsets cannot be read while that is undecided.
 func (w *Worker) openSession(ctx context.Context) (*session, error) {
-	s := &session{w: w, opened: make(chan struct{})}
+	s := &session{w: w, opened: make(chan struct{}), closed: make(chan struct{})}
 	c := w.cfg
 	opts := append([]kgo.Opt{}, w.opts...)
 	opts = append(opts,
-		kgo.ConsumerGroup(c.Group), kgo.InstanceID(c.InstanceID), kgo.TransactionalID(c.TransactionalID),
-		kgo.SessionTimeout(c.SessionTimeout), kgo.HeartbeatInterval(min(3*time.Second, c.SessionTimeout/10)), kgo.RebalanceTimeout(c.RebalanceTimeout), kgo.TransactionTimeout(c.TransactionTimeout),
+		kgo.ConsumerGroup(c.Group), kgo.InstanceID(c.InstanceID),
+		kgo.SessionTimeout(c.SessionTimeout), kgo.HeartbeatInterval(min(3*time.Second, c.SessionTimeout/10)), kgo.RebalanceTimeout(c.RebalanceTimeout),
 		kgo.ConsumeTopics(w.top.Inputs...), kgo.Balancers(newCopartitioned(&w.top)), kgo.FetchIsolationLevel(kgo.ReadCommitted()),
 		// Control records make the position exact: without them the end of a partition that ends in markers is never reached.
 		kgo.KeepControlRecords(),
 		// Positions are always set by hand (adjust); out of range is an error, never a jump.
 		kgo.ConsumeStartOffset(kgo.NewOffset().AtStart()), kgo.ConsumeResetOffset(kgo.NoResetOffset()),
-		kgo.FetchMaxBytes(16<<20), kgo.FetchMaxPartitionBytes(2<<20),
+		kgo.FetchMaxBytes(4<<20), kgo.FetchMaxPartitionBytes(512<<10), // compressed: in memory it is many times that, and twice as much while the next is fetched
 		kgo.FetchMaxWait(200*time.Millisecond), // a partition that is resumed waits for the end of the fetch under way
 		kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerLinger(0), kgo.ProducerBatchCompression(kgo.SnappyCompression()), kgo.MaxBufferedRecords(1_000_000),
 		kgo.RecordDeliveryTimeout(c.TransactionTimeout), // what was not taken within the transaction's life never can be
 		kgo.AdjustFetchOffsetsFn(s.adjust), kgo.OnPartitionsRevoked(s.revoked), kgo.OnPartitionsLost(s.lost),
 	)
+	if c.Protocol == ProtocolConsumer {
+		// Of the broker's assignors, range is the one that keeps equal partition numbers of all inputs together.
+		opts = append(opts, kgo.ServerSideBalancer(), kgo.Balancers(kgo.RangeBalancer()))
+	}
 	var err error
+	if c.Guarantee == AtLeastOnce {
+		if s.cl, err = kgo.NewClient(append(opts, kgo.DisableAutoCommit(), kgo.RecordDeliveryTimeout(max(c.TransactionTimeout, c.SessionTimeout)))...); err != nil {
+			return nil, errors.Join(errPermanent, fmt.Errorf("opening a session: %w", err))
+		}
+		close(s.opened)
+		return s, nil
+	}
+	opts = append(opts, kgo.TransactionalID(c.TransactionalID), kgo.TransactionTimeout(c.TransactionTimeout))
 	if s.txn, err = kgo.NewGroupTransactSession(opts...); err != nil {
 		return nil, errors.Join(errPermanent, fmt.Errorf("opening a transactional session: %w", err)) // options, not brokers
 	}
+	s.cl = s.txn.Client()
 	close(s.opened)
 	ctx, cancel := context.WithTimeout(ctx, c.SessionTimeout)
 	defer cancel()
-	if _, _, err := s.txn.Client().ProducerID(ctx); err != nil {
+	if _, _, err := s.cl.ProducerID(ctx); err != nil {
 		s.close()
 		return nil, fmt.Errorf("taking over the transactional id %s: %w", c.TransactionalID, err)
 	}
@@ -83,7 +99,14 @@ func (w *Worker) openSession(ctx context.Context) (*session, error) {
 
 // close ends the session without a word to the broker: a static member does not leave, an open transaction is aborted by the next
 // session (or by its timeout).
-func (s *session) close() { s.txn.Close() }
+func (s *session) close() {
+	close(s.closed)
+	if s.txn != nil {
+		s.txn.Close()
+	} else {
+		s.cl.Close()
+	}
+}
 
 func (s *session) push(e event) {
 	s.mu.Lock()
@@ -139,33 +162,48 @@ func (s *session) adjust(ctx context.Context, offsets map[string]map[int32]kgo.O
 			pause[topic] = append(pause[topic], p)
 		}
 	}
-	s.txn.Client().PauseFetchPartitions(pause)
+	s.cl.PauseFetchPartitions(pause)
 	s.push(event{assigned: assigned})
 	return offsets, nil
 }
 
-func (s *session) revoked(_ context.Context, _ *kgo.Client, parts map[string][]int32) {
-	s.giveUp(parts, false)
+func (s *session) revoked(ctx context.Context, _ *kgo.Client, parts map[string][]int32) {
+	e := event{gone: gone(parts)}
+	if len(e.gone) == 0 {
+		return
+	}
+	if s.txn != nil {
+		s.push(e) // what is open will be aborted
+		return
+	}
+	// Without transactions the successor would read what is on its way behind its back: it waits until all of that is written and the offsets say so.
+	e.done = make(chan struct{})
+	s.push(e)
+	wait := time.NewTimer(s.w.cfg.RebalanceTimeout / 2)
+	defer wait.Stop()
+	select {
+	case <-e.done:
+	case <-s.closed:
+	case <-ctx.Done():
+	case <-wait.C:
+	}
 }
 
 func (s *session) lost(_ context.Context, _ *kgo.Client, parts map[string][]int32) {
-	s.giveUp(parts, true)
+	s.push(event{gone: gone(parts), lost: true})
 }
 
-func (s *session) giveUp(parts map[string][]int32, lost bool) {
-	e := event{lost: lost}
+func gone(parts map[string][]int32) (all []int32) {
 	for _, ps := range parts {
-		e.gone = append(e.gone, ps...)
+		all = append(all, ps...)
 	}
-	if lost || len(e.gone) > 0 {
-		s.push(e)
-	}
+	return all
 }
 
 // produce sends records; a refusal is found at the end.
 func (s *session) produce(ctx context.Context, recs []*kgo.Record) {
 	for _, r := range recs {
-		s.txn.Produce(ctx, r, s.promise)
+		s.cl.Produce(ctx, r, s.promise)
 	}
 }
 
@@ -191,13 +229,7 @@ var errNotMember = errors.New("not a member of the group")
 func (s *session) commit(ctx context.Context, offsets []kmsg.TxnOffsetCommitRequestTopic) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.w.cfg.TransactionTimeout+5*time.Second)
 	defer cancel()
-	if err := s.txn.Client().Flush(ctx); err != nil {
-		return false, fmt.Errorf("flushing outputs: %w", err)
-	}
-	s.mu.Lock()
-	err := s.produced
-	s.mu.Unlock()
-	if err != nil {
+	if err := s.flush(ctx); err != nil {
 		return false, err // End would commit what was not refused
 	}
 	failpoint.Hit("streaming.commit.before")
@@ -218,6 +250,16 @@ func (s *session) commit(ctx context.Context, offsets []kmsg.TxnOffsetCommitRequ
 	}
 	failpoint.Hit("streaming.commit.after")
 	return ok, s.begin()
+}
+
+// flush waits until all that was produced is written.
+func (s *session) flush(ctx context.Context) error {
+	if err := s.cl.Flush(ctx); err != nil {
+		return fmt.Errorf("flushing outputs: %w", err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.produced
 }
 
 // abort drops the open transaction.

@@ -258,7 +258,11 @@ func (l *localPart) committed(t *Task) {
 	}
 	l.out = l.out[:0]
 	if t.logged > 0 {
-		l.offset = t.out[t.logged-1].Offset + 1
+		for _, r := range t.out[:t.logged] { // at least once they are not written in this order
+			if r.Topic == t.changelog {
+				l.offset = max(l.offset, r.Offset+1)
+			}
+		}
 	}
 }
 

@@ -170,28 +170,37 @@ func (sourcesCodec) Decode(b []byte) ([]source, error) {
 	return v, nil
 }
 
+// heartbeatsPerSecond is about how many heartbeats a task writes in a second at most. N tasks with N partitions of each topic to tell are N² of them: with a fixed
+// interval they would be more than the records at 96 partitions, so the interval grows with what there is to tell.
+const heartbeatsPerSecond = 64
+
 // downstream is what a task tells the later stages that read its outputs.
 type downstream struct {
 	t     *Task
-	every time.Duration
-	told  []told // by topic and partition: what the last record said
+	every time.Duration // how long a partition may hear nothing
+	told  []told        // by topic and partition
 	beat  time.Time
 	// reached is the watermark for which all has been done: while windows close and timers fire at a new one, what they write is still in time for those who are told this.
 	reached int64
 }
 
+// told is what the last record to a partition said, and when. Whether it was a heartbeat makes no difference: busy partitions need none.
 type told struct {
 	at   int64
 	idle bool
+	when time.Time
 }
 
 func newDownstream(t *Task) *downstream {
-	return &downstream{t: t, every: t.cfg.IdleAfter / 4}
+	pairs := len(t.top.Rekeys) * int(t.top.Partitions)
+	// A later stage must hear of a task in time not to take it for gone.
+	every := min(time.Duration(pairs)*time.Second/heartbeatsPerSecond, t.cfg.UpstreamGone/4)
+	return &downstream{t: t, every: max(every, t.cfg.IdleAfter/4)}
 }
 
 // header is the header of a record for the given topic and partition.
 func (d *downstream) header(topic string, partition int32) kgo.RecordHeader {
-	now := told{d.reached, d.t.water.idle()}
+	now := told{d.reached, d.t.water.idle(), d.t.clock}
 	if i := slices.Index(d.t.top.Rekeys, topic); i >= 0 && partition < d.t.top.Partitions {
 		d.told[i*int(d.t.top.Partitions)+int(partition)] = now
 	}
@@ -203,20 +212,23 @@ func (d *downstream) header(topic string, partition int32) kgo.RecordHeader {
 	return kgo.RecordHeader{Key: HeaderWatermark, Value: d.t.Keep(b)}
 }
 
-// tick tells the partitions that have not heard of the present watermark, or that the inputs are idle now, by a record of their own.
+// tick tells the partitions that have heard nothing for a while how far the task is, by a record of their own, and at once that its inputs are idle now: nobody is to wait
+// for it.
 func (d *downstream) tick(now time.Time) {
-	if len(d.t.top.Rekeys) == 0 || now.Sub(d.beat) < d.every {
+	if len(d.t.top.Rekeys) == 0 || now.Sub(d.beat) < d.t.cfg.IdleAfter/4 {
 		return
 	}
 	d.beat = now
-	is := told{d.reached, d.t.water.idle()}
+	idle := d.t.water.idle()
 	for i, topic := range d.t.top.Rekeys {
 		for p := range d.t.top.Partitions {
-			if d.told[i*int(d.t.top.Partitions)+int(p)] != is {
-				r := d.t.Record()
-				r.Topic, r.Headers = topic, []kgo.RecordHeader{d.header(topic, p)}
-				d.t.EmitTo(p, r)
+			was := d.told[i*int(d.t.top.Partitions)+int(p)]
+			if was.at == d.reached && was.idle == idle || now.Sub(was.when) < d.every && (was.idle || !idle) {
+				continue
 			}
+			r := d.t.Record()
+			r.Topic, r.Headers = topic, []kgo.RecordHeader{d.header(topic, p)}
+			d.t.EmitTo(p, r)
 		}
 	}
 }

@@ -2,6 +2,7 @@ package streaming
 
 import (
 	"encoding/binary"
+	"fmt"
 	"testing"
 	"time"
 
@@ -117,5 +118,81 @@ func TestALaterStageIsAsFarAsTheLastOfTheTasksThatWriteForIt(t *testing.T) {
 	}
 	if told[120] != 1 || len(told) < 3 {
 		t.Errorf("heartbeats by watermark: %v", told)
+	}
+}
+
+// beats is what a task with many partitions to tell writes while its watermark goes on at every step: heartbeats by second, and how long the partition that waited longest
+// heard nothing.
+func beats(t *testing.T, partitions int32, busy bool) (bySecond map[int]int, silence time.Duration) { // seconds are of the harness's clock
+	t.Helper()
+	var seen []string
+	top := stageTopology(&seen)
+	top.Partitions = partitions
+	if busy {
+		top.New = func(t *Task) (Operator, error) { return &busyOperator{stageOperator{t: t, seen: &seen}}, nil }
+	}
+	h, err := NewHarness(Config{Disorder: 2 * time.Second, IdleAfter: time.Second, UpstreamGone: time.Minute}, top, 0, testEpoch)
+	must(t, err)
+	const steps = 300
+	bySecond = map[int]int{}
+	heard, read := make([]time.Time, partitions), 0
+	for p := range heard {
+		heard[p] = testEpoch
+	}
+	for n := range steps {
+		for task := range uint32(3) {
+			h.Produce(0, from(task, int64(n), fmt.Sprint(n)))
+		}
+		must(t, h.Feed())
+		must(t, h.Advance(100*time.Millisecond))
+		_, err = h.Commit()
+		must(t, err)
+		all := h.Outputs("rekey.y")
+		for _, r := range all[read:] {
+			if r.Key == nil {
+				bySecond[int(h.Now().Sub(testEpoch)/time.Second)]++
+			}
+			heard[r.Partition] = h.Now()
+		}
+		read = len(all)
+		for _, last := range heard {
+			silence = max(silence, h.Now().Sub(last))
+		}
+	}
+	return bySecond, silence
+}
+
+// busyOperator writes to every partition at each record.
+type busyOperator struct{ stageOperator }
+
+func (o *busyOperator) Process(_ int, r *kgo.Record) error {
+	for p := range o.t.top.Partitions {
+		out := o.t.Record()
+		out.Topic, out.Key, out.Value = "rekey.y", r.Key, r.Value
+		out.Headers = []kgo.RecordHeader{o.t.down.header("rekey.y", p)}
+		o.t.EmitTo(p, out)
+	}
+	return nil
+}
+
+func TestHeartbeatsAreBoundedHoweverManyPartitionsThereAre(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		partitions int32
+		silence    time.Duration // at most, with a step or two for ticks
+	}{{4, 500 * time.Millisecond}, {96, 2 * time.Second}, {512, 8500 * time.Millisecond}} {
+		n, silence := beats(t, c.partitions, false)
+		all, last := 0, 0
+		for second, x := range n {
+			all, last = all+x, max(last, second)
+		}
+		if perSecond := (all - int(c.partitions)) / (last + 1); perSecond > heartbeatsPerSecond || all < 3*int(c.partitions)/2 || silence > c.silence {
+			t.Errorf("%d partitions: %d heartbeats a second, one heard nothing for %s", c.partitions, perSecond, silence)
+		}
+	}
+	n, _ := beats(t, 96, true)
+	delete(n, 0) // before the first record
+	if len(n) > 0 {
+		t.Errorf("partitions that get records are told besides: %v", n)
 	}
 }

@@ -48,6 +48,8 @@ type Worker struct {
 	ready   atomic.Pointer[error]
 	// afterEnd sees each ended transaction; its error makes the outcome unknown. Tests set it.
 	afterEnd func(committed bool) error
+	// afterRank sees what has been written at least once, see deliver; its error ends the session there. Tests set it.
+	afterRank func(rank int) error
 }
 
 var errNotStarted = errors.New("the stream worker has not started")
@@ -65,11 +67,17 @@ func NewWorker(cfg Config, top Topology, opts []kgo.Opt, reg prometheus.Register
 	w := &Worker{
 		cfg: cfg, top: top, opts: opts, metrics: m, log: log.With("topology", top.Name, "stage", top.Stage, "instance", cfg.InstanceID),
 		tasks: map[int32]*Task{}, restoring: map[int32]uint64{}, results: make(chan restored, 16), wake: make(chan struct{}, 1),
-		afterEnd: func(bool) error { return nil },
+		afterEnd: func(bool) error { return nil }, afterRank: func(int) error { return nil },
 	}
 	w.ready.Store(&errNotStarted)
+	if cfg.Guarantee == ExactlyOnce {
+		m.exactlyOnce.Set(1)
+	}
 	return w, nil
 }
+
+// Guarantee is ExactlyOnce or AtLeastOnce.
+func (w *Worker) Guarantee() string { return w.cfg.Guarantee }
 
 // Ready is nil while the worker is a member of its group and has the state of every task that is its own.
 func (w *Worker) Ready() error { return *w.ready.Load() }
@@ -88,6 +96,7 @@ func (w *Worker) Run(ctx context.Context) (err error) {
 		w.local = base
 		defer func() { err = errors.Join(err, base.close()); w.local = nil }()
 	}
+	w.log.Info("stream worker starts", "guarantee", w.cfg.Guarantee)
 	wait := time.Duration(0)
 	for {
 		began := time.Now()
@@ -145,7 +154,7 @@ func (w *Worker) session(ctx context.Context) (err error) {
 				open = false
 			}
 		}
-		member, _ := s.txn.Client().GroupMetadata()
+		member, _ := s.cl.GroupMetadata()
 		s.close()
 		if fenced(err) {
 			err = w.settle(ctx, member, err)
@@ -199,6 +208,11 @@ func (w *Worker) handle(ctx context.Context, s *session) error {
 		if e.err != nil {
 			return e.err
 		}
+		if e.done != nil { // what the tasks have done so far is not to be done again by their next owner
+			if err := w.commit(context.WithoutCancel(ctx), s, time.Now()); err != nil {
+				return err
+			}
+		}
 		for _, p := range e.gone {
 			if w.tasks[p] != nil || w.restoring[p] != 0 {
 				w.log.Info("task given up", "partition", p, "lost", e.lost)
@@ -206,7 +220,10 @@ func (w *Worker) handle(ctx context.Context, s *session) error {
 			w.drop(w.tasks[p])
 			delete(w.tasks, p)
 			delete(w.restoring, p)
-			aborted = true
+			aborted = s.txn != nil
+		}
+		if e.done != nil {
+			close(e.done)
 		}
 		if e.lost {
 			return fmt.Errorf("membership of group %s lost", w.cfg.Group)
@@ -217,6 +234,12 @@ func (w *Worker) handle(ctx context.Context, s *session) error {
 					w.drop(w.tasks[p])
 					delete(w.tasks, p)
 					aborted = true
+				}
+			}
+			if aborted && s.txn == nil { // what is on its way must be there before the task is restored
+				aborted = false
+				if err := s.flush(ctx); err != nil {
+					return err
 				}
 			}
 			w.log.Info("tasks assigned", "count", len(e.assigned))
@@ -246,7 +269,7 @@ func (w *Worker) handle(ctx context.Context, s *session) error {
 		}
 		break
 	}
-	switch _, gen := s.txn.Client().GroupMetadata(); {
+	switch _, gen := s.cl.GroupMetadata(); {
 	case gen < 0:
 		w.setReady(errors.New("the stream worker has not joined its group"))
 	case len(w.restoring) > 0:
@@ -271,7 +294,7 @@ func (w *Worker) adopt(s *session, r restored) {
 		}
 	}
 	w.sort()
-	s.txn.Client().ResumeFetchPartitions(resume)
+	s.cl.ResumeFetchPartitions(resume)
 }
 
 func (w *Worker) sort() {
@@ -380,7 +403,7 @@ func (w *Worker) poll(ctx context.Context, s *session) kgo.Fetches {
 			}
 		}()
 	}
-	return s.txn.PollRecords(ctx, w.cfg.PollRecords)
+	return s.cl.PollRecords(ctx, w.cfg.PollRecords)
 }
 
 // distribute gives what was polled to the tasks.
@@ -426,10 +449,10 @@ func (w *Worker) flow(s *session) {
 		}
 	}
 	if pause != nil {
-		s.txn.Client().PauseFetchPartitions(pause)
+		s.cl.PauseFetchPartitions(pause)
 	}
 	if resume != nil {
-		s.txn.Client().ResumeFetchPartitions(resume)
+		s.cl.ResumeFetchPartitions(resume)
 	}
 }
 
@@ -459,4 +482,4 @@ func (w *Worker) each(tasks []*Task, f func(*Task) error) error {
 	return errors.Join(errs...)
 }
 
-func (w *Worker) admin(s *session) *kadm.Client { return kadm.NewClient(s.txn.Client()) }
+func (w *Worker) admin(s *session) *kadm.Client { return kadm.NewClient(s.cl) }

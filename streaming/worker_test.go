@@ -347,8 +347,11 @@ func TestChildWorker(t *testing.T) {
 	f := strings.Split(arg, "|")
 	b := &bed{t: t, brokers: strings.Split(f[0], ","), prefix: f[1], parts: 4}
 	cfg, top := b.config(f[2]), b.topology()
-	if f[3] == "nothing" {
+	switch f[3] {
+	case "nothing":
 		nothingAtAll(&cfg, &top, nil)
+	case AtLeastOnce:
+		atLeastOnce(&cfg, &top, nil)
 	}
 	w, err := NewWorker(cfg, top, []kgo.Opt{kgo.SeedBrokers(b.brokers...)}, prometheus.NewRegistry(), testLog(t))
 	if err != nil {

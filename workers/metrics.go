@@ -40,6 +40,11 @@ type Metric struct {
 // parts makes what each role registers metrics for, without reaching anything. A role of the table that is missing here fails a test.
 func parts() map[string]func(p *process) error {
 	stream := func(p *process) error {
+		asked := p.cfg.Hot.Model
+		asked.Server.URL, asked.Server.Model = "http://127.0.0.1:1", "metrics-only"
+		if _, err := hot.NewModels(asked, p.reg, p.log); err != nil {
+			return err
+		}
 		if _, err := hot.NewRules(p.reg, nil, p.log); err != nil {
 			return err
 		}
@@ -69,7 +74,12 @@ func parts() map[string]func(p *process) error {
 			return err
 		},
 		"sink-redis": func(p *process) error {
-			_, err := sink.NewRedis(p.cfg.Sink.Redis, nil, p.codecs, p.kafka(), p.reg, p.log)
+			if _, err := sink.NewRedis(p.cfg.Sink.Redis, nil, p.codecs, p.kafka(), p.reg, p.log); err != nil {
+				return err
+			}
+			alerts := sink.DefaultAlertsConfig()
+			alerts.Destinations = []sink.Destination{{Name: "example", Kind: sink.KindSlack, URL: "https://example.org/"}} // some are of a destination
+			_, err := sink.NewWebhooks(alerts, nil, p.codecs, p.kafka(), p.reg, p.log)
 			return err
 		},
 		"sink-iceberg": func(p *process) error {
@@ -94,6 +104,7 @@ func parts() map[string]func(p *process) error {
 			activities.NewRecompute(nil, "", kpi.Definitions{}, nil, p.reg)
 			activities.NewBigQuery(nil, nil, nil, "", p.reg)
 			activities.NewTrain(nil, nil, nil, nil, nil, dir, p.reg, p.log)
+			activities.NewForecast(nil, nil, nil, nil, nil, dir, p.reg, p.log)
 			activities.NewLineage(activities.LineageConfig{}, nil, "", activities.LineagePlaces{}, p.reg, p.log)
 			return nil
 		},
@@ -259,7 +270,7 @@ func UnitOf(name, kind string) string {
 		return "seconds since 1970"
 	case last == "seconds", last == "bytes", last == "ratio", last == "share", last == "version":
 		return last
-	case last == "ready", last == "state", last == "overdue":
+	case last == "ready", last == "state", last == "overdue", last == "paused":
 		return "state"
 	case kind == "histogram":
 		return ""

@@ -297,6 +297,11 @@ func startSinkRedis(ctx context.Context, p *process) (func(context.Context) erro
 	rdb := redis.NewUniversalClient(RedisOptions(p.cfg.Redis))
 	cfg := p.cfg.Sink.Redis
 	cfg.Generation, cfg.Tracer = p.cfg.Kafka.Generation, p.traces.Tracer("sink")
+	key, err := p.subjectKey()
+	if err != nil {
+		return nil, nil, errors.Join(err, rdb.Close())
+	}
+	cfg.Erasures = key
 	s, err := sink.NewRedis(cfg, rdb, p.codecs, p.kafka(), p.reg, p.log)
 	if err != nil {
 		return nil, nil, err

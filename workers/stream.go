@@ -21,6 +21,7 @@ func (p *process) topologies(cfg hot.Config, reg prometheus.Registerer) ([]strea
 		return nil, err
 	}
 	cfg.Tracer = p.traces.Tracer("hot")
+	cfg.Anomaly.Zone = defs.Zone
 	visitor, err := hot.Topology(cfg, p.cfg.Kafka.Partitions, p.codecs, defs, reg)
 	if err != nil {
 		return nil, err
@@ -45,7 +46,11 @@ func startStream(ctx context.Context, p *process) (func(context.Context) error, 
 	if err := p.ensureTopics(ctx); err != nil {
 		return nil, nil, err
 	}
-	rules, err := hot.NewRules(p.reg, nil, p.log)
+	models, err := hot.NewModels(p.cfg.Hot.Model, p.reg, p.log)
+	if err != nil {
+		return nil, nil, err
+	}
+	rules, err := hot.NewRules(p.reg, models, p.log)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -73,6 +78,7 @@ func startStream(ctx context.Context, p *process) (func(context.Context) error, 
 		defer fast.Close()
 		g, ctx := errgroup.WithContext(ctx)
 		read := make(chan struct{})
+		g.Go(func() error { return models.Run(ctx) })
 		g.Go(func() error { return rules.Run(ctx, p.kafka(), func() { close(read) }) })
 		for _, w := range workers {
 			g.Go(func() error {

@@ -6,6 +6,8 @@ import (
 	"math"
 	"slices"
 	"time"
+
+	"github.com/zeebo/xxh3"
 )
 
 // Online is how the stream learns which items go together, beside the model of the night.
@@ -62,22 +64,22 @@ func Look(item string, earlier []string, hash uint64, buf *Step) *Step {
 // Clone shares nothing with t that is changed in place.
 func (t Together) Clone() Together { return Together{t.Views.Clone(), t.Orders.Clone()} }
 
-// Apply adds a step to the target's lists.
-func (t *Together) Apply(s *Step, at int64, o Online) {
+// Apply adds a step to the target's lists. d is reused from call to call.
+func (t *Together) Apply(d *Decay, s *Step, at int64, o Online) {
 	if s.Count {
-		t.Views.Count(2, at, o.HalfLife) // one look of two is counted
+		t.Views.CountWith(d, 2, at, o.HalfLife) // one look of two is counted
 	}
 	for i, other := range s.Others {
-		t.Views.Add(other, 2*s.Weight[i], at, o.Neighbours, o.HalfLife)
+		t.Views.AddWith(d, other, xxh3.HashString(other), 2*s.Weight[i], at, o.Neighbours, o.HalfLife)
 	}
 }
 
 // Bought adds the other items of an order.
-func (t *Together) Bought(self int, items []string, at int64, o Online) {
-	t.Orders.Count(1, at, o.HalfLife)
+func (t *Together) Bought(d *Decay, self int, items []string, at int64, o Online) {
+	t.Orders.CountWith(d, 1, at, o.HalfLife)
 	for i, other := range items {
 		if i != self {
-			t.Orders.Add(other, 1, at, o.Neighbours, o.HalfLife)
+			t.Orders.AddWith(d, other, xxh3.HashString(other), 1, at, o.Neighbours, o.HalfLife)
 		}
 	}
 }

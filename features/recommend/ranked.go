@@ -23,13 +23,28 @@ type Ranked struct {
 	ref    int64   // µs: the landmark, at which weights count as they are
 	newest int64   // µs
 	hash   []uint64
+	weight []float64 // a slice each, so that the search for the least goes over little memory
 	rows   []row
 }
 
 type row struct {
-	item   string
-	weight float64
-	over   float64 // by how much the weight may be too much
+	item string
+	over float64 // by how much the weight may be too much
+}
+
+// Decay remembers the last power of two that it was asked for: an event is counted in several lists of one landmark.
+type Decay struct {
+	half time.Duration
+	age  int64
+	f    float64
+}
+
+// factor is what weighs 1 at a landmark when that is as old as age, in µs.
+func (d *Decay) factor(age int64, half time.Duration) float64 {
+	if d.f == 0 || d.age != age || d.half != half {
+		d.half, d.age, d.f = half, age, math.Exp2(-float64(age)/float64(half.Microseconds()))
+	}
+	return d.f
 }
 
 const (
@@ -39,7 +54,7 @@ const (
 
 // Clone shares nothing with r that Add changes.
 func (r Ranked) Clone() Ranked {
-	r.hash, r.rows = slices.Clone(r.hash), slices.Clone(r.rows)
+	r.hash, r.weight, r.rows = slices.Clone(r.hash), slices.Clone(r.weight), slices.Clone(r.rows)
 	return r
 }
 
@@ -58,50 +73,58 @@ func (r *Ranked) factor(at int64, half time.Duration) float64 {
 }
 
 // grown is the weight as of the landmark of what happened at a time, after moving the landmark if the next one has been reached.
-func (r *Ranked) grown(weight float64, at int64, half time.Duration) float64 {
+func (r *Ranked) grown(d *Decay, weight float64, at int64, half time.Duration) float64 {
 	step := landmark * half.Microseconds()
 	if mark := at / step * step; r.newest == 0 {
 		r.ref = mark
 	} else if mark > r.ref {
 		f := r.factor(mark, half)
 		for i := range r.rows {
-			r.rows[i].weight *= f
+			r.weight[i] *= f
 			r.rows[i].over *= f
 		}
 		r.total *= f
 		r.ref = mark
 	}
 	r.newest = max(r.newest, at)
-	return math.Round(weight/r.factor(at, half)*quantum) / quantum
+	return math.Round(weight/d.factor(at-r.ref, half)*quantum) / quantum
 }
 
 // Count adds to the total alone.
 func (r *Ranked) Count(weight float64, at int64, half time.Duration) {
-	r.total += r.grown(weight, at, half)
+	r.CountWith(&Decay{}, weight, at, half)
+}
+
+// CountWith is Count; d is reused from call to call.
+func (r *Ranked) CountWith(d *Decay, weight float64, at int64, half time.Duration) {
+	r.total += r.grown(d, weight, at, half)
 }
 
 // Add adds weight to an item at a time in µs; at most k items are kept. It does not count in the total.
 func (r *Ranked) Add(item string, weight float64, at int64, k int, half time.Duration) {
-	w := r.grown(weight, at, half)
-	h := xxh3.HashString(item)
+	r.AddWith(&Decay{}, item, xxh3.HashString(item), weight, at, k, half)
+}
+
+// AddWith is Add of an item whose hash (xxh3) is known; d is reused from call to call.
+func (r *Ranked) AddWith(d *Decay, item string, hash uint64, weight float64, at int64, k int, half time.Duration) {
+	w := r.grown(d, weight, at, half)
 	for i, have := range r.hash {
-		if have == h && r.rows[i].item == item {
-			r.rows[i].weight += w
+		if have == hash && r.rows[i].item == item {
+			r.weight[i] += w
 			return
 		}
 	}
 	if len(r.rows) < k {
-		r.hash, r.rows = append(r.hash, h), append(r.rows, row{cloneText(item), w, 0})
+		r.hash, r.weight, r.rows = append(r.hash, hash), append(r.weight, w), append(r.rows, row{cloneText(item), 0})
 		return
 	}
-	least := 0
-	for i := range r.rows {
-		if r.rows[i].weight < r.rows[least].weight {
-			least = i
+	least, was := 0, r.weight[0]
+	for i, v := range r.weight {
+		if v < was {
+			least, was = i, v
 		}
 	}
-	was := r.rows[least].weight
-	r.hash[least], r.rows[least] = h, row{cloneText(item), was + w, was}
+	r.hash[least], r.weight[least], r.rows[least] = hash, was+w, row{cloneText(item), was}
 }
 
 func cloneText(s string) string { return string(append([]byte(nil), s...)) }
@@ -110,8 +133,8 @@ func cloneText(s string) string { return string(append([]byte(nil), s...)) }
 func (r *Ranked) Top(n int, at int64, half time.Duration) []Neighbour {
 	f := r.factor(at, half)
 	out := make([]Neighbour, 0, len(r.rows))
-	for _, x := range r.rows {
-		if w := (x.weight - x.over) * f; w > 0 {
+	for i, x := range r.rows {
+		if w := (r.weight[i] - x.over) * f; w > 0 {
 			out = append(out, Neighbour{x.item, w})
 		}
 	}
@@ -124,10 +147,10 @@ func (r *Ranked) Append(dst []byte) []byte {
 	dst = binary.AppendVarint(binary.AppendVarint(dst, r.ref), r.newest)
 	dst = binary.LittleEndian.AppendUint64(dst, math.Float64bits(r.total))
 	dst = binary.AppendUvarint(dst, uint64(len(r.rows)))
-	for _, x := range r.rows {
+	for i, x := range r.rows {
 		dst = binary.AppendUvarint(dst, uint64(len(x.item)))
 		dst = append(dst, x.item...)
-		dst = binary.LittleEndian.AppendUint64(dst, math.Float64bits(x.weight))
+		dst = binary.LittleEndian.AppendUint64(dst, math.Float64bits(r.weight[i]))
 		dst = binary.LittleEndian.AppendUint64(dst, math.Float64bits(x.over))
 	}
 	return dst
@@ -144,8 +167,10 @@ func DecodeRanked(src []byte) (r Ranked, rest []byte, err error) {
 		return Ranked{}, nil, errRanked
 	}
 	for range n {
-		x := row{item: d.text(), weight: d.float(), over: d.float()}
-		r.hash, r.rows = append(r.hash, xxh3.HashString(x.item)), append(r.rows, x)
+		x := row{item: d.text()}
+		w := d.float()
+		x.over = d.float()
+		r.hash, r.weight, r.rows = append(r.hash, xxh3.HashString(x.item)), append(r.weight, w), append(r.rows, x)
 	}
 	if d.bad {
 		return Ranked{}, nil, errRanked

@@ -37,7 +37,8 @@ func Default() (*Set, error) { return Parse(defaultFile) }
 
 // file is what a file says; lines say where.
 type file struct {
-	Version int `yaml:"version"`
+	Version int    `yaml:"version"`
+	Model   string `yaml:"model"`
 	Rules   []yaml.Node
 }
 
@@ -80,6 +81,8 @@ func (s *span) UnmarshalYAML(n *yaml.Node) error {
 	return nil
 }
 
+var versionOfModel = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
+
 // problems collects what is wrong, with its line.
 type problems struct{ errs []error }
 
@@ -109,16 +112,19 @@ func Parse(data []byte) (*Set, error) {
 	}
 	root := doc.Content[0]
 	var f file
-	known(root, []string{"version", "rules"}, "the file", p)
+	known(root, []string{"version", "model", "rules"}, "the file", p)
 	if v := value(root, "version"); v == nil || v.Decode(&f.Version) != nil || f.Version < 1 || f.Version > math.MaxInt32 {
 		p.at(line(v, root), "version: a whole number from 1 is wanted, greater than that of the set in force")
+	}
+	if v := value(root, "model"); v != nil && (v.Decode(&f.Model) != nil || !versionOfModel.MatchString(f.Model)) {
+		p.at(v.Line, "model: the version of the model is wanted, in quotes: the first 8 or more hexadecimal digits of the SHA-256 of its file, or a model server's version")
 	}
 	list := value(root, "rules")
 	if list == nil || list.Kind != yaml.SequenceNode || len(list.Content) > maxRules {
 		p.at(line(list, root), "rules: a list of 0 to %d rules is wanted", maxRules)
 		return nil, errors.Join(p.errs...)
 	}
-	set := &Set{Version: f.Version, source: bytes.Clone(data)}
+	set := &Set{Version: f.Version, Model: f.Model, source: bytes.Clone(data)}
 	seen := map[string]int{}
 	for _, n := range list.Content {
 		r := readRule(n, p)
@@ -336,6 +342,9 @@ func (c *ruleChecks) byKind() {
 func (s *Set) compile() {
 	h := xxh3.New()
 	_, _ = h.WriteString(strconv.Itoa(s.Version)) // a hash takes everything
+	if s.Model != "" {
+		_, _ = h.WriteString("\x1dmodel " + s.Model)
+	}
 	s.plans = map[string]*Plan{}
 	for _, r := range s.Rules {
 		_, _ = h.WriteString("\x1e" + r.canonical(true))
@@ -354,9 +363,13 @@ func (s *Set) compile() {
 	s.Hash = hex.EncodeToString(sum[:])
 }
 
-// SetScorer gives the rules of kind model what they ask. It is called before the set is used.
-func (s *Set) SetScorer(score func([]float64) float64) {
+// SetScorer gives the rules of kind model what they ask; nil: they are never met. It is called before the set is used.
+func (s *Set) SetScorer(by *Scorer) {
+	s.scorer = by
 	for _, p := range s.plans {
-		p.Score = score
+		p.Score = nil
+		if by != nil {
+			p.Score = by.Score
+		}
 	}
 }

@@ -65,11 +65,28 @@ type Rule struct {
 type Set struct {
 	Version int
 	Hash    string // hex, of the canonical form
+	Model   string // version of the model that rules of kind model ask, "" if they take the one there is
 	Rules   []*Rule
 
 	source []byte
 	plans  map[string]*Plan
+	scorer *Scorer
 }
+
+// Scorer is a model that rules of kind model ask.
+type Scorer struct {
+	Model   string // name
+	Version string
+	Score   func(features []float64) float64 // NaN: it has no score
+}
+
+// Asks says whether there is a rule of kind model.
+func (s *Set) Asks() bool {
+	return slices.ContainsFunc(s.Rules, func(r *Rule) bool { return r.Kind == Model })
+}
+
+// Scorer is what SetScorer gave.
+func (s *Set) Scorer() *Scorer { return s.scorer }
 
 // Source is the file that the set was read from.
 func (s *Set) Source() []byte { return s.source }

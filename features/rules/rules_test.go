@@ -300,12 +300,37 @@ func TestAModelIsAskedWithItsFeatures(t *testing.T) {
 		t.Error("a rule without a model is met")
 	}
 	var asked []float64
-	s.SetScorer(func(f []float64) float64 { asked = append([]float64{}, f...); return 0.75 })
+	s.SetScorer(&Scorer{Score: func(f []float64) float64 { asked = append([]float64{}, f...); return 0.75 }})
 	hits := plan.Apply(&State{}, &e, at, false, nil)
 	if len(asked) != len(Features()) || asked[0] != math.Log1p(1) || asked[1] != 1 || asked[2] != 1 || asked[5] != 22 || asked[6] != 3 {
 		t.Errorf("features %v of %v", asked, Features())
 	}
 	if len(hits) != 1 || hits[0].N != 0.75 {
 		t.Errorf("%+v", hits)
+	}
+	s.SetScorer(&Scorer{Score: func([]float64) float64 { return math.NaN() }})
+	if hits := plan.Apply(&State{}, &e, at, false, nil); len(hits) != 0 {
+		t.Error("a rule is met by a model without a score")
+	}
+}
+
+func TestASetMayNameTheVersionOfItsModel(t *testing.T) {
+	t.Parallel()
+	rule := "rules:\n- {name: m, kind: model, entity: visitor, on: [purchase], window: 1h, threshold: 0.5, severity: warn, score: 0.5, reason: r}\n"
+	without, err := Parse([]byte("version: 2\n" + rule))
+	if err != nil {
+		t.Fatal(err)
+	}
+	with, err := Parse([]byte("version: 2\nmodel: \"0123abcd\"\n" + rule))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if with.Model != "0123abcd" || without.Model != "" || with.Hash == without.Hash || !with.Asks() {
+		t.Errorf("models %q and %q, hashes %s and %s", with.Model, without.Model, with.Hash, without.Hash)
+	}
+	for _, bad := range []string{`"../x"`, `""`, "[a]"} {
+		if _, err := Parse([]byte("version: 2\nmodel: " + bad + "\n" + rule)); err == nil || !strings.Contains(err.Error(), "line 2: model") {
+			t.Errorf("model %s: %v", bad, err)
+		}
 	}
 }

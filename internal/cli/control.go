@@ -51,14 +51,16 @@ func (a *app) status() *cobra.Command {
 				return err
 			}
 			var tasks []taskStatus
+			var inForce rulesStatus
 			if e, err := workers.LoadEndpoints(cfg.Data); err == nil { // written once everything is up
-				tasks = streamTasks(c.Context(), e)
+				tasks, inForce = streamTasks(c.Context(), e)
 			}
 			if a.output == "json" {
 				return a.json(struct {
 					supervisor.Report
 					Tasks []taskStatus `json:"tasks"`
-				}{r, tasks})
+					Rules rulesStatus  `json:"rules"`
+				}{r, tasks, inForce})
 			}
 			rows := [][]string{{"NAME", "STATE", "PID", "RESTARTS", "SINCE", "DETAIL"}}
 			for _, s := range r.Children {
@@ -78,7 +80,13 @@ func (a *app) status() *cobra.Command {
 			if _, err := fmt.Fprintln(a.out); err != nil {
 				return fmt.Errorf("writing a table: %w", err)
 			}
-			return a.table(taskRows(tasks))
+			if err := a.table(taskRows(tasks)); err != nil || inForce.line() == "" {
+				return err
+			}
+			if _, err := fmt.Fprintln(a.out, inForce.line()); err != nil {
+				return fmt.Errorf("writing what rules are in force: %w", err)
+			}
+			return nil
 		},
 	}
 	a.outputs(c, "table", "json")

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -286,7 +287,7 @@ func readRules(ctx context.Context, cl *kgo.Client) (*hot.RulesRecord, error) {
 func (a *app) rulesStatus() *cobra.Command {
 	c := &cobra.Command{
 		Use: "status", Short: "Show the rules in force and the sets that were applied before", Args: cobra.NoArgs,
-		Long: "Show the set of rules on the topic control and those that were applied before. What each task has in force is the metric millrace_rules_version of the role stream;\nmillrace_rules_rejected_total counts sets that it could not use, and its log says why.",
+		Long: "Show the set of rules on the topic control and those that were applied before. Each task of a platform on this machine is listed with the version that it has in\nforce, and a set that was refused with the reason; elsewhere these are the metrics millrace_rules_version and millrace_rules_refused_version of the role stream.",
 		RunE: func(c *cobra.Command, _ []string) error {
 			var rec *hot.RulesRecord
 			if err := a.withControl(c.Context(), func(cl *kgo.Client) (err error) {
@@ -309,8 +310,19 @@ func (a *app) rulesStatus() *cobra.Command {
 			}); err != nil {
 				return err
 			}
+			var tasks []taskStatus
+			var inForce rulesStatus // as roles say
+			cfg, err := a.load(false)
+			if err != nil {
+				return err
+			}
+			if e, err := workers.LoadEndpoints(cfg.Data); err == nil { // of a platform on this machine
+				tasks, inForce = streamTasks(c.Context(), e)
+			}
+			rec = inForceOf(rec, inForce, past)
+			tasks = slices.DeleteFunc(tasks, func(t taskStatus) bool { return t.RulesVersion == nil })
 			if a.output == "json" {
-				return a.json(map[string]any{"in_force": map[string]any{"version": rec.Version, "hash": rec.Hash, "applied_at": rec.AppliedAt, "forced": rec.Forced}, "applied": past})
+				return a.json(map[string]any{"tasks": ruleTasks(tasks), "refused": inForce.Refused, "model": inForce.Model, "in_force": map[string]any{"version": rec.Version, "hash": rec.Hash, "applied_at": rec.AppliedAt, "forced": rec.Forced}, "applied": past})
 			}
 			rows := [][]string{{"VERSION", "HASH", "APPLIED", "FORCED", "REPLAYED EVENTS", ""}}
 			if rec.AppliedAt.IsZero() {
@@ -323,9 +335,55 @@ func (a *app) rulesStatus() *cobra.Command {
 				}
 				rows = append(rows, []string{strconv.Itoa(int(s.Version)), s.Hash, s.AppliedAt.UTC().Format(time.DateTime), strconv.FormatBool(s.Forced), strconv.FormatUint(s.Events, 10), now})
 			}
-			return a.table(rows)
+			if err := a.table(rows); err != nil || len(tasks) == 0 {
+				return err
+			}
+			rows = [][]string{{"TASK", "VERSION IN FORCE"}}
+			for _, t := range ruleTasks(tasks) {
+				rows = append(rows, []string{t.Task, strconv.Itoa(t.Version)})
+			}
+			if _, err := fmt.Fprintln(a.out); err != nil {
+				return fmt.Errorf("writing a table: %w", err)
+			}
+			if err := a.table(rows); err != nil {
+				return err
+			}
+			if _, err := fmt.Fprintln(a.out, inForce.line()); err != nil {
+				return fmt.Errorf("writing what rules are in force: %w", err)
+			}
+			return nil
 		},
 	}
 	a.outputs(c, "table", "json")
 	return c
+}
+
+// inForceOf is the set in force where the newest one can be read here and is refused by the roles, for want of its model: the one that they offer.
+func inForceOf(newest *hot.RulesRecord, said rulesStatus, past []olap.RuleSet) *hot.RulesRecord {
+	if said.Refused == nil || said.Refused.Version != newest.Version {
+		return newest
+	}
+	for _, s := range past {
+		if int(s.Version) == said.Offered {
+			return &hot.RulesRecord{Version: said.Offered, Hash: s.Hash, YAML: s.Text, AppliedAt: s.AppliedAt, Forced: s.Forced}
+		}
+	}
+	if set, err := rules.Default(); err == nil && set.Version == said.Offered {
+		return &hot.RulesRecord{Version: set.Version, Hash: set.Hash, YAML: string(set.Source())}
+	}
+	return &hot.RulesRecord{Version: said.Offered}
+}
+
+// ruleTask is the version of the rules in force in a task.
+type ruleTask struct {
+	Task    string `json:"task"`
+	Version int    `json:"version"`
+}
+
+func ruleTasks(tasks []taskStatus) []ruleTask {
+	out := []ruleTask{}
+	for _, t := range tasks {
+		out = append(out, ruleTask{fmt.Sprintf("%s.%s/%d", t.Topology, t.Stage, t.Partition), *t.RulesVersion})
+	}
+	return out
 }

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -31,8 +32,22 @@ type taskStatus struct {
 	DiskKeys       int64    `json:"state_disk_keys"`
 	Commit         float64  `json:"commit_seconds"`
 	HotKeyShare    float64  `json:"hot_key_share"`
+	RulesVersion   *int     `json:"rules_version"` // in force; null in a task without rules
 	Restoring      bool     `json:"restoring"`
 	RestoredShare  float64  `json:"restored_share"`
+}
+
+// rulesStatus is what the roles say of the newest set of rules on the topic control, beside what each task has in force.
+type rulesStatus struct {
+	Offered int           `json:"offered_version"` // newest usable; 0: no role told
+	Model   string        `json:"model,omitempty"` // that it asks, with its version
+	Refused *refusedRules `json:"refused"`         // null: the last set is usable
+}
+
+// refusedRules is a set that cannot be used: the one before stays in force.
+type refusedRules struct {
+	Version int    `json:"version"` // 0: it could not be read
+	Reason  string `json:"reason"`
 }
 
 const (
@@ -40,11 +55,12 @@ const (
 	metricsWithin = 2 * time.Second
 )
 
-// streamTasks asks the roles for stream tasks. A role that does not answer has none to tell of: its line in the table of parts says why.
-func streamTasks(ctx context.Context, e workers.Endpoints) []taskStatus {
+// streamTasks asks the roles for stream tasks and their rules. A role that does not answer has none to tell of: its line in the table of parts says why.
+func streamTasks(ctx context.Context, e workers.Endpoints) ([]taskStatus, rulesStatus) {
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	var out []taskStatus
+	var of rulesStatus
 	for _, address := range e.Metrics {
 		wg.Go(func() {
 			families, err := metricsOf(ctx, address)
@@ -54,13 +70,55 @@ func streamTasks(ctx context.Context, e workers.Endpoints) []taskStatus {
 			mu.Lock()
 			defer mu.Unlock()
 			out = append(out, tasksOf(families)...)
+			of.add(families)
 		})
 	}
 	wg.Wait()
 	slices.SortFunc(out, func(a, b taskStatus) int {
 		return cmp.Or(cmp.Compare(a.Topology, b.Topology), cmp.Compare(a.Stage, b.Stage), cmp.Compare(a.Partition, b.Partition))
 	})
+	return out, of
+}
+
+// add takes over what a process says of rules. Of several, the one that refuses speaks.
+func (s *rulesStatus) add(families map[string]*dto.MetricFamily) {
+	for _, m := range families["millrace_rules_offered_version"].GetMetric() {
+		s.Offered = max(s.Offered, int(m.GetGauge().GetValue()))
+	}
+	for _, m := range families["millrace_rules_model_state"].GetMetric() {
+		s.Model = strings.TrimSpace(label(m, "model") + " " + label(m, "version"))
+	}
+	for _, m := range families["millrace_rules_refused_version"].GetMetric() {
+		s.Refused = &refusedRules{int(m.GetGauge().GetValue()), label(m, "reason")}
+	}
+}
+
+// line says it in words, "" if there is nothing to say.
+func (s rulesStatus) line() string {
+	if s.Offered == 0 {
+		return ""
+	}
+	out := fmt.Sprintf("rules: version %d", s.Offered)
+	if s.Model != "" {
+		out += ", model " + s.Model
+	}
+	if s.Refused != nil {
+		which := "a set"
+		if s.Refused.Version > 0 {
+			which = fmt.Sprintf("version %d", s.Refused.Version)
+		}
+		out += fmt.Sprintf("; %s was refused: %s", which, s.Refused.Reason)
+	}
 	return out
+}
+
+func label(m *dto.Metric, name string) string {
+	for _, l := range m.GetLabel() {
+		if l.GetName() == name {
+			return l.GetValue()
+		}
+	}
+	return ""
 }
 
 func metricsOf(ctx context.Context, address string) (map[string]*dto.MetricFamily, error) {
@@ -120,6 +178,13 @@ func tasksOf(families map[string]*dto.MetricFamily) []taskStatus {
 	each("task_commit_seconds", func(t *taskStatus, v float64) { t.Commit = v })
 	each("hot_key_share", func(t *taskStatus, v float64) { t.HotKeyShare = v })
 	each("restored_share", func(t *taskStatus, v float64) { t.Restoring, t.RestoredShare = true, v })
+	for k, t := range tasks { // its metric has no label for the topology
+		for _, m := range families["millrace_rules_version"].GetMetric() {
+			if v := int(m.GetGauge().GetValue()); v > 0 && label(m, "stage") == k.stage && label(m, "partition") == k.partition {
+				t.RulesVersion = &v
+			}
+		}
+	}
 	out := make([]taskStatus, 0, len(tasks))
 	for _, t := range tasks {
 		out = append(out, *t)
@@ -129,19 +194,22 @@ func tasksOf(families map[string]*dto.MetricFamily) []taskStatus {
 
 // taskRows is the table of tasks; the first row is the head.
 func taskRows(tasks []taskStatus) [][]string {
-	rows := [][]string{{"TASK", "LAG", "WATERMARK", "KEYS", "STATE", "ON DISK", "COMMIT", "HOT KEY", "RESTORED"}}
+	rows := [][]string{{"TASK", "LAG", "WATERMARK", "KEYS", "STATE", "ON DISK", "COMMIT", "HOT KEY", "RULES", "RESTORED"}}
 	for _, t := range tasks {
 		delay := "-"
 		if t.WatermarkDelay != nil {
 			delay = (time.Duration(*t.WatermarkDelay*1000) * time.Millisecond).Round(100 * time.Millisecond).String()
 		}
-		restored := ""
+		restored, rules := "", "-"
+		if t.RulesVersion != nil {
+			rules = strconv.Itoa(*t.RulesVersion)
+		}
 		if t.Restoring {
 			restored = fmt.Sprintf("%.0f %%", 100*t.RestoredShare)
 		}
 		rows = append(rows, []string{
 			fmt.Sprintf("%s.%s/%d", t.Topology, t.Stage, t.Partition), strconv.FormatInt(t.Lag, 10), delay, strconv.FormatInt(t.StateKeys, 10), bytes(t.StateBytes),
-			strconv.FormatInt(t.DiskKeys, 10), (time.Duration(t.Commit*1e6) * time.Microsecond).Round(100 * time.Microsecond).String(), fmt.Sprintf("%.0f %%", 100*t.HotKeyShare), restored,
+			strconv.FormatInt(t.DiskKeys, 10), (time.Duration(t.Commit*1e6) * time.Microsecond).Round(100 * time.Microsecond).String(), fmt.Sprintf("%.0f %%", 100*t.HotKeyShare), rules, restored,
 		})
 	}
 	return rows

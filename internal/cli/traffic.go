@@ -79,6 +79,8 @@ At the end, also when interrupted, one JSON object on stdout says what was ackno
 	f.Int64Var(&o.Events, "events", o.Events, "end after so many events, copies and malformed ones included (0: never)")
 	f.Uint64Var(&o.Seed, "seed", o.Seed, "the events are a function of it (0: chosen at random)")
 	f.StringVar(&spike, "spike", "", "rate during spikes, as in 10x")
+	f.DurationVar(&o.SpikeAfter, "spike-after", o.SpikeAfter, "until the first spike")
+	f.DurationVar(&o.SpikeFor, "spike-for", o.SpikeFor, "length of a spike; one begins every 5 minutes")
 	f.IntVar(&o.Shoppers, "shoppers", o.Shoppers, "sessions open at once")
 	f.Float64Var(&o.Duplicates, "duplicates", o.Duplicates, "share of events sent again")
 	f.Float64Var(&o.Late, "late", o.Late, "share of events that happened a minute to --max-late ago")

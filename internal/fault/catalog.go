@@ -116,6 +116,7 @@ var catalog = [...]Entry{
 	{"MR-MOD-003", "a model is larger than may be", "The message names the bound; docs/models.md lists them. Train with fewer trees or leaves, or use a model server."},
 	{"MR-MOD-004", "features do not fit the model", "The model needs as many features as it was trained with, in the same order; what is not known is NaN. XGBoost takes nothing infinite or beyond a float32."},
 	{"MR-MOD-005", "a model server does not answer as it should", "The reason is given with the fallback score and counted in millrace_model_server_requests_total. Look at the server's log and at its answer to GET /v1/models/NAME or /v2/models/NAME/ready."},
+	{"MR-MOD-007", "rules ask a model that is not there", "The message says which version the rules name and which there is. Put the model's file where hot.model.path says, or correct `model` in the rules and apply them under a new version. The set before it stays in force."},
 	{"MR-MOD-006", "configuration of a model server refused", "Every problem is listed with its field, value and bound; docs/models.md has an example for each protocol."},
 
 	// ALT: alerts and where they go

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -38,7 +39,7 @@ type RulesRecord struct {
 // cannot be read, or is no newer than the one there is, stays out: the old one stays in force, the counter and Status say why.
 type Rules struct {
 	current atomic.Pointer[rules.Set]
-	score   func([]float64) float64
+	models  *Models
 	log     *slog.Logger
 
 	mu      sync.Mutex
@@ -46,13 +47,17 @@ type Rules struct {
 
 	offered  prometheus.Gauge
 	rejected prometheus.Counter
+	refused  *prometheus.GaugeVec
+	model    *prometheus.GaugeVec
 	next     int64
 }
 
-// NewRules begins with the default set. score is asked by rules of kind model; nil: they are never met.
-func NewRules(reg prometheus.Registerer, score func([]float64) float64, log *slog.Logger) (*Rules, error) {
+// NewRules begins with the default set. models are asked by rules of kind model; nil: they are never met.
+func NewRules(reg prometheus.Registerer, models *Models, log *slog.Logger) (*Rules, error) {
 	r := &Rules{
-		score: score, log: log,
+		models: models, log: log,
+		refused:  prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "millrace_rules_refused_version", Help: "Version of the last set of rules on the topic control, while it is one that cannot be used, with the reason (0: the version could not be read)."}, []string{"reason"}),
+		model:    prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "millrace_rules_model_state", Help: "1 for the model that the newest usable set of rules asks."}, []string{"model", "version"}),
 		offered:  prometheus.NewGauge(prometheus.GaugeOpts{Name: "millrace_rules_offered_version", Help: "Version of the newest usable set of rules on the topic control; tasks apply it at their next tick."}),
 		rejected: prometheus.NewCounter(prometheus.CounterOpts{Name: "millrace_rules_rejected_total", Help: "Sets of rules on the topic control that cannot be used. The one before stays in force."}),
 	}
@@ -60,16 +65,46 @@ func NewRules(reg prometheus.Registerer, score func([]float64) float64, log *slo
 	if err != nil {
 		return nil, fmt.Errorf("reading the default rules: %w", err)
 	}
-	reg.MustRegister(r.offered, r.rejected)
+	reg.MustRegister(r.offered, r.rejected, r.refused, r.model)
 	r.set(set)
 	return r, nil
 }
 
+// set offers a set that has its model.
 func (r *Rules) set(s *rules.Set) {
-	s.SetScorer(r.score)
 	r.current.Store(s)
 	r.offered.Set(float64(s.Version))
+	r.model.Reset()
+	if by := s.Scorer(); by != nil {
+		r.model.WithLabelValues(by.Model, by.Version).Set(1)
+	}
 }
+
+// bind gives a set what its rules of kind model ask.
+func (r *Rules) bind(s *rules.Set) error {
+	by, err := r.models.For(s)
+	if err == nil {
+		s.SetScorer(by)
+	}
+	return err
+}
+
+// refuse notes why a set stays out.
+func (r *Rules) refuse(version int, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.problem = err.Error()
+	r.rejected.Inc()
+	r.refused.Reset()
+	reason := strings.ToValidUTF8(strings.ReplaceAll(r.problem, "\n", "; "), "?")
+	if len(reason) > maxReason {
+		reason = strings.ToValidUTF8(reason[:maxReason], "") + "…"
+	}
+	r.refused.WithLabelValues(reason).Set(float64(version))
+	r.log.Error("rules: a set of rules cannot be used, the one before stays in force", "error", err)
+}
+
+const maxReason = 400
 
 // Status is the version that is offered, and what is wrong with a newer one.
 func (r *Rules) Status() (version int, problem string) {
@@ -90,15 +125,21 @@ func (r *Rules) Offer(key, value []byte) {
 		}
 		err = fault.Newf("MR-RUL-003", "version %d is not above %d, which is in force", set.Version, r.current.Load().Version)
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	if err == nil {
+		err = r.bind(set)
+	}
 	if err != nil {
-		r.problem = err.Error()
-		r.rejected.Inc()
-		r.log.Error("rules: a set of rules cannot be used, the one before stays in force", "error", err)
+		var rec struct {
+			Version int `json:"version"`
+		}
+		_ = json.Unmarshal(value, &rec) // 0 if it cannot be read
+		r.refuse(rec.Version, err)
 		return
 	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.problem = ""
+	r.refused.Reset()
 	r.set(set)
 	r.log.Info("rules: a set of rules was read", "version", set.Version, "hash", set.Hash, "rules", len(set.Rules))
 }
@@ -218,6 +259,7 @@ func (f *follower) restored() error {
 		set, err := ReadRules(v)
 		if err == nil {
 			if f.set == nil || f.set.Hash != set.Hash {
+				f.own(set)
 				f.use(set)
 			}
 			return nil
@@ -238,10 +280,23 @@ func (f *follower) restored() error {
 	return err
 }
 
-func (f *follower) use(set *rules.Set) {
-	if f.source != nil {
-		set.SetScorer(f.source.score)
+// own gives a set that was read from the store, and is this task's alone, its model. Without it the set is in force all the same, since what it found before it must find
+// again, but for its rules of kind model.
+func (f *follower) own(set *rules.Set) {
+	if f.source == nil {
+		return
 	}
+	err := f.source.bind(set)
+	switch {
+	case err == nil:
+	case set.Version >= f.source.current.Load().Version:
+		f.source.refuse(set.Version, fmt.Errorf("the rules in force in task %d: %w", f.t.Partition(), err))
+	default: // the next tick brings a newer set
+		f.source.log.Warn("rules: a task begins without the model of its rules", "partition", f.t.Partition(), "error", err)
+	}
+}
+
+func (f *follower) use(set *rules.Set) {
 	f.set = set
 	f.inUse.Set(float64(set.Version))
 }

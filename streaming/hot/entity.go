@@ -21,27 +21,29 @@ const (
 	inIP
 	inUser
 	inProduct
+	inKPI
 )
 
-// EntityTopology is the second stage of the hot topology: its task for a partition has the cards, addresses, users and products whose keys belong to it, whichever visitor's
+// EntityTopology is the second stage of the hot topology: its task for a partition has the cards, addresses, users, products and tenants whose keys belong to it, whichever visitor's
 // task they came from. Its outputs are alerts and live.updates.
 func EntityTopology(cfg Config, partitions int32, codecs *schema.Codecs, reg prometheus.Registerer) (streaming.Topology, error) {
-	if err := errors.Join(prefixed("products", cfg.Products.Validate()), prefixed("fraud", cfg.Fraud.Validate())); err != nil {
+	if err := errors.Join(prefixed("products", cfg.Products.Validate()), prefixed("fraud", cfg.Fraud.Validate()), prefixed("anomaly", cfg.Anomaly.Validate())); err != nil {
 		return streaming.Topology{}, fmt.Errorf("entity topology: %w", err)
 	}
 	m := newFraudMetrics(reg, "entity")
-	upstream := map[string]int32{}
+	am := newAnomalyMetrics(reg)
+	upstream := map[string]int32{event.TopicRekeyKPI: partitions}
 	for _, topic := range fraudTopics() {
 		upstream[topic] = partitions
 	}
 	return streaming.Topology{
 		Name: "hot", Stage: "entity", Partitions: partitions,
-		Inputs:   []string{inCard: event.TopicRekeyCard, inIP: event.TopicRekeyIP, inUser: event.TopicRekeyUser, inProduct: event.TopicRekeyProduct},
+		Inputs:   []string{inCard: event.TopicRekeyCard, inIP: event.TopicRekeyIP, inUser: event.TopicRekeyUser, inProduct: event.TopicRekeyProduct, inKPI: event.TopicRekeyKPI},
 		Upstream: upstream,
-		Stores: append(productStores(),
+		Stores: append(append(productStores(), anomalyStores()...),
 			streaming.StoreSpec{ID: storeEntityFraud, Name: "fraud.entity", Format: 1}, streaming.StoreSpec{ID: storeEntityPending, Name: "fraud.entity.pending", Format: 1},
 			streaming.StoreSpec{ID: storeControl, Name: "control", Format: 1}),
-		New: func(t *streaming.Task) (streaming.Operator, error) { return newEntity(t, cfg, codecs, m) },
+		New: func(t *streaming.Task) (streaming.Operator, error) { return newEntity(t, cfg, codecs, m, am) },
 	}, nil
 }
 
@@ -53,26 +55,33 @@ type entity struct {
 	det      *detector
 	rules    *follower
 	products *products
+	kpis     *anomalies
 	fact     event.Rekeyed
 	id       []byte
 	strange  prometheus.Counter
 }
 
-func newEntity(t *streaming.Task, cfg Config, codecs *schema.Codecs, m *fraudMetrics) (*entity, error) {
+func newEntity(t *streaming.Task, cfg Config, codecs *schema.Codecs, m *fraudMetrics, am *anomalyMetrics) (*entity, error) {
 	rules, err := newFollower(t, cfg.Fraud.Rules, m.version(t.Partition()))
 	if err != nil {
 		return nil, err
 	}
 	e := &entity{t: t, codecs: codecs, fast: cfg.Fraud.Fast, rules: rules, strange: m.strange, det: newDetector(t, cfg.Fraud, codecs, rules, m, storeEntityFraud, storeEntityPending)}
 	e.products = newProducts(t, cfg.Products, codecs, e.stock)
+	e.kpis = newAnomalies(t, cfg.Anomaly, codecs, am)
 	return e, nil
 }
 
 // Process implements streaming.Operator. What cannot be read is counted and left out: it is a copy of an event that is stored, and a task that stops at it would stop for
 // everybody.
 func (e *entity) Process(in int, r *kgo.Record) error {
-	if in == inProduct {
-		err := e.products.record(in, r)
+	if in == inProduct || in == inKPI {
+		var err error
+		if in == inKPI {
+			err = e.kpis.record(r)
+		} else {
+			err = e.products.record(in, r)
+		}
 		if errors.Is(err, errUnreadable) {
 			e.strange.Inc()
 			return nil
@@ -95,8 +104,11 @@ func (e *entity) Process(in int, r *kgo.Record) error {
 
 // Timer implements streaming.Operator.
 func (e *entity) Timer(tm streaming.Timer) error {
-	if tm.Owner == ownerProduct {
+	switch tm.Owner {
+	case ownerProduct:
 		return e.products.timer(tm)
+	case ownerAnomaly:
+		return e.kpis.timer(tm)
 	}
 	return e.det.timer(tm)
 }
@@ -131,6 +143,7 @@ func (e *entity) Restored() error {
 func (e *entity) Committed() {
 	e.det.committed()
 	e.products.committed()
+	e.kpis.committed()
 }
 
 // Aborted implements streaming.Committer.
@@ -138,6 +151,7 @@ func (e *entity) Aborted() {
 	e.det.aborted()
 	_ = e.rules.restored() // it was read before
 	e.products.aborted()
+	e.kpis.aborted()
 }
 
 // stock tells that the stock of a product has become low: on arrival and for good alike, since a stock is what was counted, in whatever order.

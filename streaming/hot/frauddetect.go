@@ -180,6 +180,10 @@ type details struct {
 	Country   string   `json:"country,omitempty"`
 	Together  []string `json:"together,omitempty"` // rules that the key met in the hour before
 	Late      bool     `json:"late,omitempty"`     // the event came when its turn was over
+
+	Model        string  `json:"model,omitempty"` // of a rule of kind model
+	ModelVersion string  `json:"model_version,omitempty"`
+	ModelScore   float64 `json:"model_score,omitempty"`
 }
 
 // raise makes an alert of what a rule found: provisional, or confirmed.
@@ -191,6 +195,9 @@ func (d *detector) raise(h *rules.Hit, f *event.Rekeyed, at int64, confirmed boo
 	info := details{Event: f.Name, Measured: h.N, Threshold: h.Rule.Threshold, Window: h.Rule.Window.String(), Country: f.Country, Together: h.Others, Late: at != f.At}
 	if f.Currency != "" {
 		info.Value, info.Currency = event.FormatAmount(f.Value), f.Currency
+	}
+	if by := d.rules.set.Scorer(); by != nil && h.Rule.Kind == rules.Model {
+		info.Model, info.ModelVersion, info.ModelScore = by.Model, by.Version, h.N
 	}
 	text, err := json.Marshal(info)
 	if err != nil {

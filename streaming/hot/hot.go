@@ -44,13 +44,14 @@ func Topology(cfg Config, partitions int32, codecs *schema.Codecs, defs kpi.Defi
 	top := streaming.Topology{
 		Name: "hot", Stage: "visitor", Partitions: partitions,
 		Untimed: []string{event.TopicRawFailed},
-		Stores:  []streaming.StoreSpec{{ID: storeLedger, Name: "ledger", Format: 1}, {ID: storeShop, Name: "kpi.shop", Format: 1}, {ID: storeItems, Name: "kpi.items", Format: 1}, {ID: storeSessions, Name: "sessions", Format: 1}},
+		Stores:  []streaming.StoreSpec{{ID: storeLedger, Name: "ledger", Format: 1}, {ID: storeShop, Name: "kpi.shop", Format: 1}, {ID: storeItems, Name: "kpi.items", Format: 1}, {ID: storeSessions, Name: "sessions", Format: 1}, {ID: storeCart, Name: "carts", Format: 1}},
 		Logs:    []streaming.LogSpec{{Name: logDedup, Retention: cfg.DedupWindow + bucketSize}},
 		New: func(t *streaming.Task) (streaming.Operator, error) {
 			return newOperator(t, cfg, codecs, defs, m.task(t.Partition()), fm)
 		},
 	}
 	top.Stores = append(top.Stores, recommendStores()...)
+	top.Rekeys = append(top.Rekeys, event.TopicRekeyKPI) // also with nothing to say: the second stage waits for the watermarks of all
 	if cfg.Fraud.Enabled {
 		top.Stores, top.Rekeys = append(top.Stores, fraudStores()...), append(top.Rekeys, fraudTopics()...)
 	}
@@ -98,6 +99,10 @@ func newOperator(t *streaming.Task, cfg Config, codecs *schema.Codecs, defs kpi.
 	o.kpis = newKPIs(t, cfg, codecs, defs)
 	o.sessions = newSessions(t, cfg.Sessions, codecs)
 	o.jobs.add(o.sessions, ownerSession)
+	o.jobs.add(newCarts(t, cfg, o.kpis), ownerCart)
+	if cfg.Anomaly.Enabled {
+		o.jobs.add(newKPIMinutes(t, codecs), ownerMinute)
+	}
 	o.jobs.add(newProductChanges(t, codecs))
 	o.jobs.add(newTogether(t, cfg.Recommend, codecs), ownerRecent, ownerSweep)
 	if cfg.Fraud.Enabled {

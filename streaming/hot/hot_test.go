@@ -571,7 +571,7 @@ func TestStoresAndLogsKeepTheirNames(t *testing.T) {
 	cfg.Dir = t.TempDir()
 	top, err := Topology(cfg, 4, r.codecs, defs, prometheus.NewRegistry())
 	r.ok(err)
-	want := []streaming.StoreSpec{{ID: 16, Name: "ledger", Format: 1}, {ID: 17, Name: "kpi.shop", Format: 1}, {ID: 18, Name: "kpi.items", Format: 1}, {ID: 40, Name: "sessions", Format: 1}, {ID: 34, Name: "rec.together", Format: 1}, {ID: 35, Name: "rec.popular", Format: 1}, {ID: 36, Name: "rec.recent", Format: 1}, {ID: 20, Name: "fraud.visitor", Format: 1}, {ID: 21, Name: "fraud.visitor.pending", Format: 1}, {ID: 30, Name: "control", Format: 1}}
+	want := []streaming.StoreSpec{{ID: 16, Name: "ledger", Format: 1}, {ID: 17, Name: "kpi.shop", Format: 1}, {ID: 18, Name: "kpi.items", Format: 1}, {ID: 40, Name: "sessions", Format: 1}, {ID: 47, Name: "carts", Format: 1}, {ID: 34, Name: "rec.together", Format: 1}, {ID: 35, Name: "rec.popular", Format: 1}, {ID: 36, Name: "rec.recent", Format: 1}, {ID: 20, Name: "fraud.visitor", Format: 1}, {ID: 21, Name: "fraud.visitor.pending", Format: 1}, {ID: 30, Name: "control", Format: 1}}
 	if d := cmp.Diff(want, top.Stores); d != "" {
 		t.Error(d)
 	}

@@ -20,10 +20,7 @@ func newLiveOut(t *streaming.Task, codecs *schema.Codecs) *liveOut {
 // put writes one field. value may be reused after the call.
 func (o *liveOut) put(tenant, key, field string, value []byte, expiresAt int64) error {
 	o.u = event.LiveUpdate{Tenant: tenant, Key: key, Field: field, Value: value, ExpiresAt: expiresAt}
-	b, err := o.codecs.Append(o.t.Buf(64+len(key)+len(field)+len(value)), event.TopicLiveUpdates, &o.u)
-	if err != nil {
-		return err
-	}
+	b := o.codecs.AppendLiveUpdate(o.t.Buf(64+len(key)+len(field)+len(value)), &o.u)
 	out := o.t.Record()
 	out.Topic, out.Value = event.TopicLiveUpdates, o.t.Keep(b)
 	out.Key = o.t.Keep(o.u.AppendKey(o.t.Buf(len(key) + len(field) + 1)))

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -82,13 +83,19 @@ type together struct {
 	live    *liveOut
 	items   *streaming.Store[*itemLists]
 	popular *streaming.Store[*ranking]
-	recent  *streaming.Store[recentItems]
+	recent  *streaming.Store[*recentItems]
 
 	epoch    uint64               // of the transaction; values of this epoch are its own and may be changed in place
 	pending  map[string]time.Time // items and scopes that Redis does not have yet, by key, with when they may be written
-	written  []string             // of them, by this transaction
-	visitors []string             // changed in this transaction
-	changed  map[string]struct{}
+	round    uint64               // changes when something is taken out of pending: a value of this round is there
+	written  []string             // of pending, by this transaction
+	visitors []string             // changed in this transaction, some perhaps twice
+	all      *ranking             // what everybody looks at, of ofTenant; of this epoch, or nil
+	totals   *itemLists           // likewise the totals
+	ofTenant string
+	names    map[string]string // items' ids: those of events belong to their records
+	decay    recommend.Decay
+	hash     uint64 // of the item in hand
 	swept    bool
 	key      []byte
 	earlier  []string
@@ -101,10 +108,10 @@ func newTogether(t *streaming.Task, cfg RecommendConfig, codecs *schema.Codecs) 
 	o := recommend.DefaultOnline()
 	o.HalfLife = cfg.HalfLife
 	return &together{
-		t: t, cfg: cfg, online: o, live: newLiveOut(t, codecs), epoch: 1, pending: map[string]time.Time{}, changed: map[string]struct{}{}, part: strconv.Itoa(int(t.Partition())),
+		t: t, cfg: cfg, online: o, live: newLiveOut(t, codecs), epoch: 1, round: 1, pending: map[string]time.Time{}, names: map[string]string{}, part: strconv.Itoa(int(t.Partition())),
 		items:   streaming.OpenStore(t, storeTogether, streaming.Codec[*itemLists](togetherCodec{})),
 		popular: streaming.OpenStore(t, storePopular, streaming.Codec[*ranking](rankedCodec{})),
-		recent:  streaming.OpenStore(t, storeRecent, streaming.Codec[recentItems](recentCodec{})),
+		recent:  streaming.OpenStore(t, storeRecent, streaming.Codec[*recentItems](recentCodec{})),
 	}
 }
 
@@ -130,6 +137,9 @@ func (g *together) event(e *event.Event, _ *kgo.Record) error {
 		g.t.SetTimer(ownerSweep, "", (at/sweepEvery+1)*sweepEvery)
 	}
 	learn := g.cfg.Share >= 1 || float64(xxh3.HashString(e.VisitorID)>>11)*0x1p-53 < g.cfg.Share
+	if g.ofTenant != e.Tenant {
+		g.all, g.totals, g.ofTenant = nil, nil, strings.Clone(e.Tenant)
+	}
 	if e.Name == event.NamePurchase && learn {
 		g.bought(e, at)
 	}
@@ -139,6 +149,7 @@ func (g *together) event(e *event.Event, _ *kgo.Record) error {
 			continue
 		}
 		if learn {
+			g.hash = xxh3.HashString(it.ItemID)
 			g.count(e, it, weight, at)
 		}
 		if weight < 5 && e.VisitorID != "" && len(e.VisitorID) <= visitorBytes {
@@ -150,12 +161,15 @@ func (g *together) event(e *event.Event, _ *kgo.Record) error {
 
 // count adds to the popular items of everybody, of the category and of the country.
 func (g *together) count(e *event.Event, it *event.Item, weight float64, at int64) {
-	g.rank(e.Tenant, "all", "", it.ItemID, weight, at)
+	if g.all == nil {
+		g.all = g.rank(e.Tenant, "all", "")
+	}
+	g.add(g.all, "all", "", it.ItemID, weight, at)
 	if it.ItemCategory != "" && len(it.ItemCategory) <= maxScopeText {
-		g.rank(e.Tenant, "category", it.ItemCategory, it.ItemID, weight, at)
+		g.add(g.rank(e.Tenant, "category", it.ItemCategory), "category", it.ItemCategory, it.ItemID, weight, at)
 	}
 	if len(e.Country) == 2 {
-		g.rank(e.Tenant, "country", e.Country, it.ItemID, weight, at)
+		g.add(g.rank(e.Tenant, "country", e.Country), "country", e.Country, it.ItemID, weight, at)
 	}
 }
 
@@ -166,21 +180,34 @@ func scopeKey(dst []byte, tenant, kind, name string) []byte {
 	return append(dst, name...)
 }
 
-func (g *together) rank(tenant, kind, name, item string, weight float64, at int64) {
+// rank gives a scope's list to be changed in place; nil if there are too many.
+func (g *together) rank(tenant, kind, name string) *ranking {
 	g.key = scopeKey(g.key[:0], tenant, kind, name)
 	r, ok := g.popular.GetBytes(g.key)
 	switch {
 	case !ok && g.popular.Len() >= maxScopes:
-		return
+		return nil
 	case !ok:
 		r = &ranking{epoch: g.epoch}
 		g.popular.PutBytes(g.key, r)
 	case r.epoch != g.epoch:
-		r = &ranking{r.Clone(), g.epoch}
+		r = &ranking{Ranked: r.Clone(), epoch: g.epoch, round: r.round}
 		g.popular.PutBytes(g.key, r)
 	}
-	r.Add(item, weight, at, g.online.Popular, g.online.HalfLife)
-	g.wait(g.key)
+	return r
+}
+
+// add counts an item, whose hash is in hand, in a scope's list.
+func (g *together) add(r *ranking, kind, name, item string, weight float64, at int64) {
+	if r == nil {
+		return
+	}
+	r.AddWith(&g.decay, item, g.hash, weight, at, g.online.Popular, g.online.HalfLife)
+	if r.round != g.round {
+		r.round = g.round
+		g.key = scopeKey(g.key[:0], g.ofTenant, kind, name)
+		g.wait(g.key)
+	}
 }
 
 // wait notes that Redis does not have a key's last value.
@@ -208,22 +235,72 @@ func (g *together) at(tenant, item string) *itemLists {
 		v = &itemLists{epoch: g.epoch}
 		g.items.PutBytes(g.key, v)
 	case v.epoch != g.epoch:
-		v = &itemLists{v.Clone(), g.epoch}
+		v = &itemLists{Together: v.Clone(), epoch: g.epoch, round: v.round}
 		g.items.PutBytes(g.key, v)
 	}
 	return v
 }
 
+// changedItem notes that an item's lists were changed; its key is in hand.
+func (g *together) changedItem(v *itemLists) {
+	if v.round != g.round {
+		v.round = g.round
+		g.wait(g.key)
+	}
+}
+
+// total gives the lists of the tenant as a whole.
+func (g *together) total(tenant string) *itemLists {
+	if g.totals == nil {
+		g.totals = g.at(tenant, "")
+	}
+	return g.totals
+}
+
+const maxNames = 1 << 16
+
+// name is an item's id that does not belong to a record.
+func (g *together) name(item string) string {
+	have, ok := g.names[item]
+	if !ok {
+		if len(g.names) >= maxNames {
+			clear(g.names)
+		}
+		have = strings.Clone(item)
+		g.names[have] = have
+	}
+	return have
+}
+
 // looked adds an item to what a visitor has looked at, and to the lists of what was there before.
 func (g *together) looked(e *event.Event, item string, weight float64, at int64, n uint64, learn bool) {
 	g.key = append(append(append(g.key[:0], e.Tenant...), event.Sep), e.VisitorID...)
-	have, _ := g.recent.GetBytes(g.key)
+	have, ok := g.recent.GetBytes(g.key)
 	gap := g.online.Gap.Microseconds()
-	if newest := have.newest(); newest != 0 && (at-newest > gap || newest-at > gap) {
-		if newest > at {
-			return // of a session that is over
+	over := false
+	if ok {
+		if newest := have.newest(); newest != 0 && (at-newest > gap || newest-at > gap) {
+			if newest > at {
+				return // of a session that is over
+			}
+			over = true
 		}
-		have = recentItems{timer: have.timer}
+	}
+	if !ok || have.epoch != g.epoch {
+		next := &recentItems{epoch: g.epoch}
+		if ok {
+			next.key, next.timer = have.key, have.timer
+			next.items = append(next.room[:0], have.items...)
+		}
+		if next.key == "" {
+			next.key = string(g.key)
+		}
+		have = next
+		g.recent.Put(have.key, have)
+		g.visitors = append(g.visitors, have.key)
+	}
+	if over {
+		have.items = have.items[:0]
 	}
 	g.earlier = g.earlier[:0]
 	for _, r := range have.items {
@@ -231,18 +308,13 @@ func (g *together) looked(e *event.Event, item string, weight float64, at int64,
 			g.earlier = append(g.earlier, r.Item)
 		}
 	}
-	next := have.with(item, weight, at, g.online.Recent)
-	if next.timer == 0 {
-		next.timer = next.newest() + gap
-		g.t.SetTimer(ownerRecent, string(g.key), next.timer)
+	again := len(have.items) > 0 && have.items[0].Item == item
+	have.look(g.name(item), weight, at, g.online.Recent)
+	if have.timer == 0 {
+		have.timer = have.newest() + gap
+		g.t.SetTimer(ownerRecent, have.key, have.timer)
 	}
-	g.recent.PutBytes(g.key, next)
-	if _, ok := g.changed[string(g.key)]; !ok {
-		k := string(g.key)
-		g.changed[k] = struct{}{}
-		g.visitors = append(g.visitors, k)
-	}
-	if !learn || len(have.items) > 0 && have.items[0].Item == item {
+	if !learn || again {
 		return // or the same page again
 	}
 	step := recommend.Look(item, g.earlier[:min(len(g.earlier), 3)], xxh3.HashString(e.ID)+n, &g.step)
@@ -250,12 +322,12 @@ func (g *together) looked(e *event.Event, item string, weight float64, at int64,
 		return
 	}
 	if v := g.at(e.Tenant, step.Target); v != nil {
-		v.Apply(step, at, g.online)
-		g.wait(g.key)
+		v.Apply(&g.decay, step, at, g.online)
+		g.changedItem(v)
 	}
 	if step.Count {
-		if v := g.at(e.Tenant, ""); v != nil {
-			v.Views.Count(2, at, g.online.HalfLife)
+		if v := g.total(e.Tenant); v != nil {
+			v.Views.CountWith(&g.decay, 2, at, g.online.HalfLife)
 		}
 	}
 }
@@ -270,12 +342,12 @@ func (g *together) bought(e *event.Event, at int64) {
 	}
 	for i, item := range items {
 		if v := g.at(e.Tenant, item); v != nil {
-			v.Bought(i, items, at, g.online)
-			g.wait(g.key)
+			v.Bought(&g.decay, i, items, at, g.online)
+			g.changedItem(v)
 		}
 	}
-	if v := g.at(e.Tenant, ""); v != nil && len(items) > 0 {
-		v.Orders.Count(1, at, g.online.HalfLife)
+	if v := g.total(e.Tenant); v != nil && len(items) > 0 {
+		v.Orders.CountWith(&g.decay, 1, at, g.online.HalfLife)
 	}
 }
 
@@ -294,8 +366,11 @@ func (g *together) timer(tm streaming.Timer) error {
 		g.recent.Delete(tm.Key)
 		return nil
 	}
+	if have.epoch != g.epoch { // as looked does, but nothing is to be served
+		have = &recentItems{items: slices.Clone(have.items), key: tm.Key}
+		g.recent.Put(tm.Key, have)
+	}
 	have.timer = end
-	g.recent.Put(tm.Key, have)
 	g.t.SetTimer(ownerRecent, tm.Key, end)
 	return nil
 }
@@ -321,6 +396,7 @@ func (g *together) sweep(at int64) {
 		}
 		return true
 	})
+	g.all, g.totals = nil, nil // may be among them
 	for _, k := range gone[0] {
 		g.items.Delete(k)
 	}
@@ -345,6 +421,7 @@ func (g *together) tick(now time.Time) error {
 			continue
 		}
 		delete(g.pending, k)
+		g.round++
 		g.written = append(g.written, k)
 		if err := g.write(k, now); err != nil {
 			return err
@@ -406,9 +483,10 @@ func (g *together) write(key string, now time.Time) error {
 func (g *together) beforeCommit() error {
 	for _, key := range g.visitors {
 		have, ok := g.recent.Get(key)
-		if !ok {
+		if !ok || have.told == g.epoch {
 			continue
 		}
+		have.told = g.epoch
 		tenant, visitor := cutSep(key)
 		expires := g.t.Now().UnixMicro() + g.online.Gap.Microseconds()
 		if err := g.live.put(tenant, event.RecentLiveKey(tenant, visitor), event.RecentLiveItems, event.AppendRecent(g.text[:0], have.items), expires); err != nil {
@@ -420,7 +498,7 @@ func (g *together) beforeCommit() error {
 
 func (g *together) forget() {
 	g.epoch++
-	clear(g.changed)
+	g.all, g.totals = nil, nil
 	g.visitors, g.written = g.visitors[:0], g.written[:0]
 }
 

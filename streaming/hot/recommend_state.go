@@ -9,51 +9,63 @@ import (
 	"millrace/features/recommend"
 )
 
-// recentItems are the items that a visitor looked at in the session at hand, the last first.
+// recentItems are the items that a visitor looked at in the session at hand, the last first. Like the other values they belong to the transaction of their epoch, which
+// changes them in place.
 type recentItems struct {
 	items []event.RecentItem
-	timer int64 // µs, of the timer that is set
+	timer int64  // µs, of the timer that is set
+	key   string // of the store, "" if restored
+	epoch uint64
+	told  uint64 // epoch in which it was last served
+	room  [recentRoom]event.RecentItem
 }
 
-func (r recentItems) newest() int64 {
+// recentRoom is how many items are held with the rest.
+const recentRoom = 3
+
+func (r *recentItems) newest() int64 {
 	newest := int64(0)
-	for _, x := range r.items {
-		newest = max(newest, x.At)
+	for i := range r.items {
+		newest = max(newest, r.items[i].At)
 	}
 	return newest
 }
 
-// with puts an item first.
-func (r recentItems) with(item string, weight float64, at int64, most int) recentItems {
-	out := make([]event.RecentItem, 1, min(len(r.items)+1, most))
-	out[0] = event.RecentItem{Item: strings.Clone(item), Weight: int64(weight), At: at} // the text belongs to the record
-	for _, x := range r.items {
-		switch {
-		case x.Item == item:
-			out[0].Weight = max(out[0].Weight, x.Weight)
-		case len(out) < most:
-			out = append(out, x)
-		}
+// look puts an item first, of which most are kept.
+func (r *recentItems) look(item string, weight float64, at int64, most int) {
+	first := event.RecentItem{Item: item, Weight: int64(weight), At: at}
+	i := 0
+	for i < len(r.items) && r.items[i].Item != item {
+		i++
 	}
-	return recentItems{out, r.timer}
+	switch {
+	case i < len(r.items):
+		first.Weight = max(first.Weight, r.items[i].Weight)
+	case len(r.items) < most:
+		r.items = append(r.items, event.RecentItem{})
+	default:
+		i = len(r.items) - 1
+	}
+	copy(r.items[1:i+1], r.items[:i])
+	r.items[0] = first
 }
 
 // recentCodec writes the timer and then what Redis holds, too.
 type recentCodec struct{}
 
 // Append implements streaming.Codec.
-func (recentCodec) Append(dst []byte, r recentItems) []byte {
+func (recentCodec) Append(dst []byte, r *recentItems) []byte {
 	return event.AppendRecent(binary.AppendVarint(dst, r.timer), r.items)
 }
 
 // Decode implements streaming.Codec.
-func (recentCodec) Decode(src []byte) (recentItems, error) {
+func (recentCodec) Decode(src []byte) (*recentItems, error) {
 	timer, n := binary.Varint(src)
 	if n <= 0 {
-		return recentItems{}, errRecent
+		return nil, errRecent
 	}
 	items, err := event.DecodeRecent(src[n:])
-	return recentItems{items, timer}, err
+	return &recentItems{items: items, timer: timer}, err
 }
 
 var errRecent = errors.New("not the items of a visitor")
@@ -62,11 +74,13 @@ var errRecent = errors.New("not the items of a visitor")
 type itemLists struct {
 	recommend.Together
 	epoch uint64
+	round uint64 // in which it was noted as changed
 }
 
 type ranking struct {
 	recommend.Ranked
 	epoch uint64
+	round uint64
 }
 
 type togetherCodec struct{}

@@ -383,7 +383,8 @@ func BenchmarkTogether(b *testing.B) {
 				b.Fatal(err)
 			}
 			b.ReportAllocs()
-			n := 0
+			n, start := 0, cpu(b)
+			defer func() { b.ReportMetric(float64((cpu(b)-start).Nanoseconds())/float64(n), "cpu-ns/event") }()
 			for b.Loop() {
 				if err := g2.event(&events[n%len(events)], nil); err != nil {
 					b.Fatal(err)

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -62,9 +63,10 @@ type sessions struct {
 	closed func(visitor string, s *session) error // is told of each session that ended; nil: nobody is
 
 	key     []byte
-	id      string              // of the event in hand
 	changed map[string]struct{} // visitors whose session Redis does not have yet
-	told    []string            // of them, those that the open transaction has written
+	round   uint64              // changes when changed is emptied: a session of this round is in it
+	body    []byte
+	told    []string // of them, those that the open transaction has written
 	at      time.Time
 	update  event.LiveUpdate
 }
@@ -79,14 +81,16 @@ type session struct {
 	source, medium, name         string
 	country, device, entry, path string
 	cart                         int64 // time of the last add_to_cart without an order behind it; 0: none
+
+	text  string // id in hexadecimal, made when it is first asked for
+	round uint64 // see sessions
 }
 
 func newSessions(t *streaming.Task, cfg SessionConfig, codecs *schema.Codecs) *sessions {
-	return &sessions{t: t, cfg: cfg, codecs: codecs, store: streaming.OpenStore(t, storeSessions, streaming.Codec[session](sessionCodec{})), changed: map[string]struct{}{}}
+	return &sessions{t: t, cfg: cfg, codecs: codecs, store: streaming.OpenStore(t, storeSessions, streaming.Codec[session](sessionCodec{})), changed: map[string]struct{}{}, round: 1}
 }
 
-// assign takes an event into its visitor's session and gives that one's id, "" for an event without a visitor, or of a session that is no longer known. The id is valid
-// until the next event.
+// assign takes an event into its visitor's session and gives that one's id, "" for an event without a visitor, or of a session that is no longer known.
 func (s *sessions) assign(e *event.Event) string {
 	if e.VisitorID == "" {
 		return ""
@@ -111,12 +115,17 @@ func (s *sessions) assign(e *event.Event) string {
 		v.timer = v.last + gap
 		s.t.SetTimer(ownerSession, string(s.key), v.timer)
 	}
-	s.store.PutBytes(s.key, v)
-	if _, ok := s.changed[string(s.key)]; !ok {
-		s.changed[string(s.key)] = struct{}{}
+	if v.text == "" {
+		v.text = hex.EncodeToString(v.id[:])
 	}
-	s.id = hex.EncodeToString(v.id[:])
-	return s.id
+	if v.round != s.round {
+		v.round = s.round
+		if _, ok := s.changed[string(s.key)]; !ok {
+			s.changed[string(s.key)] = struct{}{}
+		}
+	}
+	s.store.PutBytes(s.key, v)
+	return v.text
 }
 
 // begin makes the session that an event begins. Its id follows from the event, so that an event that is read again begins the same one.
@@ -219,14 +228,13 @@ func (s *sessions) tick(now time.Time) error {
 		if !ok {
 			continue // ended meanwhile: what Redis has of it expires
 		}
-		if err := s.publish(visitor, &v); err != nil {
-			return err
-		}
+		s.publish(visitor, &v)
 	}
 	for visitor := range s.changed {
 		s.told = append(s.told, visitor)
 	}
 	clear(s.changed)
+	s.round++
 	return nil
 }
 
@@ -260,28 +268,63 @@ type Session struct {
 	Campaign  string `json:"campaign_name,omitempty"`
 }
 
-func (s *sessions) publish(visitor string, v *session) error {
+// publish writes a session for Redis.
+func (s *sessions) publish(visitor string, v *session) {
 	tenant, id, _ := strings.Cut(visitor, string(rune(event.Sep)))
-	stamp := func(us int64) string { return event.Time(us).Format("2006-01-02T15:04:05.000000Z") }
 	ends := v.last + s.cfg.Gap.Microseconds()
-	body, err := json.Marshal(Session{
-		ID: hex.EncodeToString(v.id[:]), Tenant: tenant, VisitorID: id, StartedAt: stamp(v.start), LastAt: stamp(v.last), EndsAt: stamp(ends),
-		Events: v.events, PageViews: v.views, ItemViews: v.items, CartAdds: v.carts, Checkouts: v.checkouts, Orders: v.orders, OpenCart: v.cart != 0,
-		Country: v.country, Device: v.device, Entry: v.entry, Path: v.path, Source: v.source, Medium: v.medium, Campaign: v.name,
-	})
-	if err != nil {
-		return fmt.Errorf("writing a session: %w", err)
-	}
-	s.update = event.LiveUpdate{Tenant: tenant, Key: SessionKey(tenant, id), Field: SessionField, Value: body, ExpiresAt: ends}
-	value, err := s.codecs.Append(s.t.Buf(len(body)+len(visitor)+64), event.TopicLiveUpdates, &s.update)
-	if err != nil {
-		return fmt.Errorf("writing a session: %w", err)
-	}
+	s.body = v.appendJSON(s.body[:0], tenant, id, ends)
+	s.update = event.LiveUpdate{Tenant: tenant, Key: SessionKey(tenant, id), Field: SessionField, Value: s.body, ExpiresAt: ends}
+	value := s.codecs.AppendLiveUpdate(s.t.Buf(len(s.body)+2*len(visitor)+96), &s.update)
 	out := s.t.Record()
 	out.Topic, out.Value = event.TopicLiveUpdates, s.t.Keep(value)
 	out.Key = s.t.Keep(s.update.AppendKey(s.t.Buf(len(visitor) + 32)))
 	s.t.Emit(out)
-	return nil
+}
+
+// appendJSON writes what Session says, as encoding/json would: most events of a visitor make it be written again.
+func (v *session) appendJSON(b []byte, tenant, visitor string, ends int64) []byte {
+	const stamp = "2006-01-02T15:04:05.000000Z"
+	b = hex.AppendEncode(append(b, `{"session_id":"`...), v.id[:])
+	b = appendJSONText(append(b, `","tenant":`...), tenant)
+	b = appendJSONText(append(b, `,"visitor_id":`...), visitor)
+	b = event.Time(v.start).AppendFormat(append(b, `,"started_at":"`...), stamp)
+	b = event.Time(v.last).AppendFormat(append(b, `","last_at":"`...), stamp)
+	b = event.Time(ends).AppendFormat(append(b, `","ends_at":"`...), stamp)
+	b = strconv.AppendUint(append(b, `","events":`...), uint64(v.events), 10)
+	b = strconv.AppendUint(append(b, `,"page_views":`...), uint64(v.views), 10)
+	b = strconv.AppendUint(append(b, `,"item_views":`...), uint64(v.items), 10)
+	b = strconv.AppendUint(append(b, `,"cart_adds":`...), uint64(v.carts), 10)
+	b = strconv.AppendUint(append(b, `,"checkouts":`...), uint64(v.checkouts), 10)
+	b = strconv.AppendUint(append(b, `,"orders":`...), uint64(v.orders), 10)
+	b = strconv.AppendBool(append(b, `,"open_cart":`...), v.cart != 0)
+	for _, t := range [...]struct{ name, text string }{
+		{`,"country":`, v.country},
+		{`,"device":`, v.device},
+		{`,"entry_path":`, v.entry},
+		{`,"path":`, v.path},
+		{`,"campaign_source":`, v.source},
+		{`,"campaign_medium":`, v.medium},
+		{`,"campaign_name":`, v.name},
+	} {
+		if t.text != "" {
+			b = appendJSONText(append(b, t.name...), t.text)
+		}
+	}
+	return append(b, '}')
+}
+
+// appendJSONText writes a JSON string.
+func appendJSONText(b []byte, s string) []byte {
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' || c == '<' || c == '>' || c == '&' {
+			text, err := json.Marshal(s)
+			if err != nil {
+				text = []byte(`""`) // cannot be: every string has a form
+			}
+			return append(b, text...)
+		}
+	}
+	return append(append(append(b, '"'), s...), '"')
 }
 
 // committed implements job.

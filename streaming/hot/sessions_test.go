@@ -1,6 +1,7 @@
 package hot
 
 import (
+	"encoding/hex"
 	"encoding/json"
 	"testing"
 	"time"
@@ -9,6 +10,7 @@ import (
 	"pgregory.net/rapid"
 
 	"millrace/event"
+	"millrace/streaming"
 )
 
 // ids gives the session of each stored event, by event id, for all categories.
@@ -201,3 +203,71 @@ func FuzzSessionState(f *testing.F) {
 
 // opOf is the operator of the task as it is now.
 func opOf(r *rig) *operator { return r.h.Operator().(*operator) }
+
+func TestAServedSessionIsWrittenAsEncodingJSONWould(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		text := func(name string) string {
+			return rapid.OneOf(rapid.String(), rapid.SampledFrom([]string{"", "DE", "/a?b=1&c=<d>", "\xff\"\\\u2028"})).Draw(rt, name)
+		}
+		number := func(name string) uint32 { return rapid.Uint32().Draw(rt, name) }
+		at := rapid.Int64Range(0, 4e15)
+		v := session{
+			start: at.Draw(rt, "start"), last: at.Draw(rt, "last"), events: number("events"), views: number("views"), items: number("items"), carts: number("carts"), checkouts: number("checkouts"), orders: number("orders"),
+			source: text("source"), medium: text("medium"), name: text("name"), country: text("country"), device: text("device"), entry: text("entry"), path: text("path"), cart: rapid.SampledFrom([]int64{0, 1}).Draw(rt, "cart"),
+		}
+		copy(v.id[:], rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(rt, "id"))
+		tenant, visitor, ends := text("tenant"), text("visitor"), at.Draw(rt, "ends")
+		stamp := func(us int64) string { return event.Time(us).Format("2006-01-02T15:04:05.000000Z") }
+		want, err := json.Marshal(Session{
+			ID: hex.EncodeToString(v.id[:]), Tenant: tenant, VisitorID: visitor, StartedAt: stamp(v.start), LastAt: stamp(v.last), EndsAt: stamp(ends),
+			Events: v.events, PageViews: v.views, ItemViews: v.items, CartAdds: v.carts, Checkouts: v.checkouts, Orders: v.orders, OpenCart: v.cart != 0,
+			Country: v.country, Device: v.device, Entry: v.entry, Path: v.path, Source: v.source, Medium: v.medium, Campaign: v.name,
+		})
+		if err != nil {
+			rt.Fatal(err)
+		}
+		if d := cmp.Diff(string(want), string(v.appendJSON(nil, tenant, visitor, ends))); d != "" {
+			rt.Fatal(d)
+		}
+	})
+}
+
+// What sessions cost for each event of a shop's traffic, a transaction for each thousand.
+func BenchmarkSessions(b *testing.B) {
+	codecs, err := testCodecs()
+	if err != nil {
+		b.Fatal(err)
+	}
+	g := newTraffic(codecs)
+	dec := codecs.NewEventDecoder()
+	events := make([]event.Event, 50_000)
+	for i := range events {
+		in, rec := g.next()
+		if _, err := dec.DecodeRaw(b.Context(), event.Category(in), rec.Value, &events[i]); err != nil {
+			b.Fatal(err)
+		}
+	}
+	var s *sessions
+	top := streaming.Topology{Name: "hot", Stage: "bench", Inputs: []string{"in"}, Partitions: 1, Stores: []streaming.StoreSpec{{ID: storeSessions, Name: "sessions", Format: 1}}, New: func(t *streaming.Task) (streaming.Operator, error) {
+		s = newSessions(t, DefaultSessionConfig(), codecs)
+		return jobOperator{s}, nil
+	}}
+	h, err := streaming.NewHarness(streaming.Config{}, top, 0, t0)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	n, start := 0, cpu(b)
+	defer func() { b.ReportMetric(float64((cpu(b)-start).Nanoseconds())/float64(n), "cpu-ns/event") }()
+	for b.Loop() {
+		s.assign(&events[n%len(events)])
+		if n++; n%1000 == 0 {
+			if err := h.Advance(100 * time.Millisecond); err != nil {
+				b.Fatal(err)
+			}
+			if _, err := h.Commit(); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+}

@@ -18,6 +18,7 @@ import (
 	"millrace/event"
 	"millrace/event/schema"
 	"millrace/internal/fault"
+	"millrace/live"
 	"millrace/olap"
 )
 
@@ -194,6 +195,14 @@ func (f *erasures) dropsFailed(e *event.Failed) bool {
 		return false
 	}
 	f.dropped.WithLabelValues("failed_events").Inc()
+	return true
+}
+
+func (f *erasures) dropsUpdate(u *event.LiveUpdate, at time.Time) bool {
+	if f == nil || !live.ErasedUpdate(u, at, f.current.Load()) {
+		return false
+	}
+	f.dropped.WithLabelValues("live_updates").Inc()
 	return true
 }
 

@@ -31,6 +31,7 @@ type RedisConfig struct {
 	SessionTimeout time.Duration     `koanf:"session_timeout" desc:"after which a silent member loses its partitions"`
 	MaxRecords     int               `koanf:"max_records" desc:"records of one write"`
 	Generation     uint16            `koanf:"-"` // topic generation
+	Erasures       *event.SubjectKey `koanf:"-"` // key of the ledger of erasures; nil: there is none
 	Tracer         *telemetry.Tracer `koanf:"-"` // nil: no traces
 }
 
@@ -65,6 +66,8 @@ type Redis struct {
 	m      redisMetrics
 	ready  atomic.Bool
 
+	erasures *erasures
+
 	progress map[string]live.Progress // by topic
 	mu       sync.Mutex               // startPositions runs on the group's goroutine
 	at       map[place]int64          // recorded position of each partition we read, live.None if there is none
@@ -87,6 +90,7 @@ type redisMetrics struct {
 	seconds                           prometheus.Histogram
 	freshness                         prometheus.Gauge
 	standing                          standing
+	erasure                           erasureMetrics
 }
 
 // NewRedis makes the sink. opts say how to reach the broker.
@@ -105,7 +109,7 @@ func NewRedis(cfg RedisConfig, rdb redis.UniversalClient, codecs *schema.Codecs,
 		freshness: prometheus.NewGauge(prometheus.GaugeOpts{Name: "millrace_sink_newest_record_timestamp_seconds", Help: "Broker time of the newest record written.", ConstLabels: labels}),
 	}
 	reg.MustRegister(m.records, m.writes, m.rewinds, m.refused, m.alerts, m.seconds, m.freshness)
-	m.standing = newStanding(reg, "redis")
+	m.standing, m.erasure = newStanding(reg, "redis"), newErasureMetrics(reg, "redis")
 	return &Redis{cfg: cfg, rdb: rdb, codecs: codecs, opts: opts, log: log, m: m}, nil
 }
 
@@ -123,10 +127,22 @@ func (s *Redis) Run(ctx context.Context) error {
 	for _, topic := range redisTopics() {
 		id, err := topicID(ctx, s.opts, topic)
 		if err != nil {
+			if ctx.Err() != nil {
+				return nil // nothing was read yet
+			}
 			return fmt.Errorf("redis sink: %w", err)
 		}
 		s.progress[topic] = live.Progress{Group: s.cfg.Group, Topic: topic, TopicID: id}
 	}
+	erased, stop, err := followErasures(ctx, s.cfg.Erasures, s.codecs, s.opts, s.m.erasure, s.log)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil // nothing was read yet
+		}
+		return fmt.Errorf("redis sink: %w", err)
+	}
+	defer stop()
+	s.erasures = erased
 	cl, err := kgo.NewClient(append(slices.Clone(s.opts),
 		kgo.ConsumerGroup(s.cfg.Group), kgo.InstanceID(s.cfg.InstanceID), kgo.SessionTimeout(s.cfg.SessionTimeout), kgo.Balancers(kgo.CooperativeStickyBalancer()),
 		kgo.ConsumeTopics(redisTopics()...), kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
@@ -141,6 +157,9 @@ func (s *Redis) Run(ctx context.Context) error {
 		fetches := s.poll(ctx, cl)
 		if ctx.Err() != nil {
 			return nil
+		}
+		if err := s.erasures.err(); err != nil {
+			return fmt.Errorf("redis sink: %w", err)
 		}
 		fetches.EachError(func(topic string, p int32, err error) {
 			s.log.WarnContext(ctx, "redis sink: fetching", "topic", topic, "partition", p, "error", err)
@@ -262,6 +281,7 @@ func (s *Redis) write(ctx context.Context, cl *kgo.Client, fetches kgo.Fetches) 
 				s.log.WarnContext(ctx, "redis sink: a record is no alert", "topic", r.Topic, "partition", r.Partition, "offset", r.Offset, "error", err)
 			case err != nil:
 				bad = err
+			case s.erasures.dropsAlert(&a):
 			default:
 				alerts = append(alerts, a)
 			}
@@ -341,7 +361,9 @@ func (s *Redis) writeOf(ctx context.Context, r *kgo.Record, now time.Time) (w li
 		if err := s.codecs.Decode(ctx, r.Topic, r.Value, &u); err != nil {
 			return w, false, err
 		}
-		w, ok = live.UpdateWrite(&u, version, now)
+		if w, ok = live.UpdateWrite(&u, version, now); ok && s.erasures.dropsUpdate(&u, r.Timestamp) {
+			return w, false, nil
+		}
 		return w, ok, nil
 	}
 	var p event.KPIPartial

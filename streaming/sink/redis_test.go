@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -33,7 +35,7 @@ type redisBench struct {
 }
 
 func newRedisBench(t *testing.T) *redisBench {
-	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(2, redisTopics()...))
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(2, redisTopics()...), kfake.SeedTopics(1, event.TopicErasures))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -57,8 +59,10 @@ func newRedisBench(t *testing.T) *redisBench {
 	return b
 }
 
-func (b *redisBench) start() {
-	s, err := NewRedis(DefaultRedisConfig(), b.rdb, b.codecs, b.opts, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
+func (b *redisBench) start() { b.startWith(DefaultRedisConfig()) }
+
+func (b *redisBench) startWith(cfg RedisConfig) {
+	s, err := NewRedis(cfg, b.rdb, b.codecs, b.opts, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -223,4 +227,87 @@ func TestRedisHoldsTheNewestValueOfEachField(t *testing.T) {
 	b.update(0, event.LiveUpdate{Tenant: "t", Key: "x:{t|a}", Field: "one", Value: []byte("5"), ExpiresAt: hour})
 	b.waitFields("x:{t|a}", map[string]string{"one": "5", "two": "2"})
 	b.wait(1, 7)
+}
+
+// TestARedisBuiltAgainHoldsNothingOfWhoWasErased drops the positions, as `millrace redis rebuild` does, after an erasure.
+func TestARedisBuiltAgainHoldsNothingOfWhoWasErased(t *testing.T) {
+	b := newRedisBench(t)
+	b.stop()
+	cfg := DefaultRedisConfig()
+	cfg.Erasures = &erasedKey
+	b.startWith(cfg)
+	now := time.Now()
+	recent := func(tenant, visitor string) string { return event.RecentLiveKey(tenant, visitor) }
+	session := func(tenant, visitor string) string { return "ses:{" + tenant + "|" + visitor + "}" }
+	serve := func(tenant, visitor, value string) {
+		for _, key := range []string{recent(tenant, visitor), session(tenant, visitor)} {
+			b.update(0, event.LiveUpdate{Tenant: tenant, Key: key, Field: "x", Value: []byte(value), ExpiresAt: now.Add(time.Hour).UnixMicro()})
+		}
+	}
+	tell := func(visitor string, at time.Time) {
+		a := testAlert(1)
+		a.AlertID, a.Tenant, a.Entity, a.Key, a.OccurredAt, a.Confirmed = "alert of "+visitor, "acme", event.EntityVisitor, visitor, at.UnixMicro(), true
+		v, err := b.codecs.Append(nil, event.TopicAlerts, &a)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := b.cl.ProduceSync(t.Context(), &kgo.Record{Topic: event.TopicAlerts, Key: a.AppendKey(nil), Value: v}).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, v := range []string{"anna", "bert"} {
+		serve("acme", v, "before")
+		tell(v, now)
+	}
+	serve("other", "anna", "before") // another shop's
+	all := func(visitor string, want map[string]string) {
+		t.Helper()
+		b.waitFields(recent("acme", visitor), want)
+		b.waitFields(session("acme", visitor), want)
+	}
+	alerts := func(want ...string) {
+		t.Helper()
+		eventually(t, 30*time.Second, func() error {
+			var got []string
+			for _, k := range b.server.Keys() {
+				for _, v := range []string{"anna", "bert"} {
+					if strings.Contains(k, "alert of "+v) {
+						got = append(got, v)
+					}
+				}
+			}
+			slices.Sort(got)
+			if d := cmp.Diff(want, slices.Compact(got)); d != "" {
+				return fmt.Errorf("alerts: %s", d)
+			}
+			return nil
+		})
+	}
+	here := map[string]string{"x": "before"}
+	all("anna", here)
+	all("bert", here)
+	alerts("anna", "bert")
+
+	t.Log("an erasure, and a Redis that is built again while the sink runs")
+	e := event.Erasure{
+		RequestID: "r1", Key: erasedKey.ID(), RequestedAt: now.Add(time.Second).UnixMicro(), Cut: event.Cut{"raw.page": {10}}.String(),
+		Subjects: []string{erasedKey.Digest(event.Subject{Tenant: "acme", Kind: event.SubjectVisitor, ID: "anna"}).String()},
+	}
+	value, err := b.codecs.Append(nil, event.TopicErasures, &e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.cl.ProduceSync(t.Context(), &kgo.Record{Topic: event.TopicErasures, Key: e.AppendKey(nil), Value: value}).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	b.stop() // begins again with the ledger read to its end
+	b.server.FlushAll()
+	b.startWith(cfg)
+	all("bert", here)
+	b.waitFields(session("other", "anna"), here)
+	alerts("bert")
+	serve("acme", "anna", "the session that was open goes on")
+	serve("acme", "bert", "after") // behind it in the same partition
+	all("bert", map[string]string{"x": "after"})
+	all("anna", map[string]string{})
 }
