@@ -123,7 +123,23 @@ drill-erase: ## A thousand persons are erased from ROWS rows (1000000; 20000000 
 
 .PHONY: drill-nights
 drill-nights: build ## Nights of a minute: three missed ones are made up for in order, a failed one is repaired (SHOTS=dir: pictures of the Temporal UI)
+	$(if $(SHOTS),cd test/ui && $(NPM) ci --no-audit --no-fund --loglevel error)
 	go run ./test/drills/nights $(if $(SHOTS),-shots $(SHOTS))
+
+.PHONY: drill-engine
+drill-engine: ## The stream worker is killed KILLS times (20; 200 is the full scale) on Apache Kafka, four workers restart under load, a state outgrows its bound (KEYS, 1000000; 10000000)
+	go run ./test/drills/engine -kills $(or $(KILLS),20)
+	go run ./test/drills/engine -kills $(or $(KILLS_KIP848),2) -protocol consumer
+	go run ./test/drills/engine -rolling
+	go run ./test/drills/engine -keys $(or $(KEYS),1000000) -state-bytes $(or $(STATE_BYTES),64MiB) -rate 2000
+
+.PHONY: e2e-latency
+e2e-latency: ## From an event to its alerts and KPIs, at 70 % of the highest rate with a flat lag (FOR, 60s)
+	go run ./test/drills/latency -for $(or $(FOR),60s)
+
+.PHONY: drill-spike
+drill-spike: build ## Ten times the rate for SPIKE_FOR (30s; 2m is the full scale): nothing lost, no 5xx, the lag is gone again
+	go run ./test/drills/spike -spike-for $(or $(SPIKE_FOR),30s)
 
 .PHONY: histories
 histories: ## Record the workflow histories that the replay tests read, on a real Temporal

@@ -49,6 +49,9 @@ func flinkOurs(ctx context.Context, j job) (cost, error) {
 		cfg := streaming.DefaultConfig()
 		cfg.Group, cfg.TransactionalID = r.Name+"."+top.Stage, r.Name+"."+top.Stage
 		cfg.CommitInterval, cfg.TransactionTimeout, cfg.CommitRecords, cfg.CommitBytes = min(r.Interval, 10*time.Second), time.Minute, 1_000_000, 256<<20
+		if r.AtLeast {
+			cfg.Guarantee = streaming.AtLeastOnce
+		}
 		w, err := streaming.NewWorker(cfg, top, []kgo.Opt{kgo.SeedBrokers(j.Brokers)}, prometheus.NewRegistry(), quiet())
 		if err != nil {
 			return cost{}, err

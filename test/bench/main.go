@@ -109,6 +109,7 @@ var benches = []bench{
 	{"bench-iceberg-sink", "iceberg sink", benchIceberg},
 	{"bench-iceberg-sink", "iceberg sink, beside Connect", benchConnect},
 	{"bench-flink", "flink", benchFlink},
+	{"bench-flink", "guarantee", benchGuarantee},
 	{"bench-flink", "nexmark", benchNexmark},
 }
 

@@ -30,6 +30,9 @@ func (d *Drill) Check(ok bool, format string, a ...any) {
 	fmt.Printf("%s %s\n", word, fmt.Sprintf(format, a...))
 }
 
+// Result is how many statements held and how many did not.
+func (d *Drill) Result() (passed, failed int) { return d.passed, d.failed }
+
 // Main runs a drill until its end or an interrupt, prints "N passed, N failed" as the last line, and ends the process. An error counts as a failure, and so does a drill that
 // has checked nothing.
 func Main(run func(context.Context, *Drill) error) {
