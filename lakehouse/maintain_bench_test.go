@@ -3,10 +3,11 @@ package lakehouse
 import (
 	"context"
 	"fmt"
-	"millrace/lakehouse/order"
 	"os"
 	"path/filepath"
 	"testing"
+
+	"millrace/lakehouse/order"
 
 	"github.com/apache/arrow-go/v18/arrow/memory"
 	"github.com/apache/arrow-go/v18/parquet"

@@ -3,6 +3,7 @@ package lakehouse
 import (
 	"fmt"
 	"hash/maphash"
+
 	"millrace/lakehouse/order"
 
 	"github.com/apache/arrow-go/v18/arrow"

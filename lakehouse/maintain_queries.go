@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"math"
+
 	"millrace/lakehouse/order"
 
 	"github.com/apache/arrow-go/v18/arrow"

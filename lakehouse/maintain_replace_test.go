@@ -3,9 +3,10 @@ package lakehouse
 import (
 	"errors"
 	"fmt"
-	"millrace/lakehouse/order"
 	"os"
 	"testing"
+
+	"millrace/lakehouse/order"
 
 	"github.com/apache/iceberg-go"
 	"github.com/apache/iceberg-go/table"

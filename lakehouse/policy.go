@@ -4,10 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"millrace/lakehouse/order"
 	"slices"
 	"strings"
 	"time"
+
+	"millrace/lakehouse/order"
 
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/iceberg-go"
