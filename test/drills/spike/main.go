@@ -80,7 +80,7 @@ func run(ctx context.Context, d *drill.Drill, o options) (err error) {
 	began := time.Now()
 	go func() {
 		sent <- p.Into(ctx, &sum, "simulate", "--rate", fmt.Sprint(o.rate), "--for", (2*steadyFor + o.spikeFor).String(), "--spike", o.spike, "--spike-after", steadyFor.String(), "--spike-for", o.spikeFor.String(),
-			"--seed", strconv.FormatUint(o.seed, 10), "--connections", fmt.Sprint(o.connections), "--patience", o.patience.String())
+			"--seed", strconv.FormatUint(o.seed, 10), "--connections", strconv.Itoa(o.connections), "--patience", o.patience.String())
 	}()
 	over := began.Add(steadyFor + o.spikeFor)
 	if err := w.follow(ctx, sent, over, o.patience); err != nil {
