@@ -48,9 +48,9 @@ func TestPaymentsAreReadAsTheStreamSawThem(t *testing.T) {
 func TestAppliedSetsOfRulesAreKept(t *testing.T) {
 	_, conn := migrated(t)
 	at := time.Date(2026, 3, 10, 12, 0, 0, 0, time.UTC)
-	want := RuleSet{Version: 2, Hash: "h", AppliedAt: at, Forced: true, From: at.Add(-time.Hour), To: at, Events: 7}
+	want := RuleSet{Version: 2, Hash: "h", Text: "version: 2", AppliedAt: at, Forced: true, From: at.Add(-time.Hour), To: at, Events: 7}
 	with := want
-	with.Text, with.Replay = "version: 2", "[]"
+	with.Replay = "[]"
 	if err := KeepRuleSet(t.Context(), conn, with); err != nil {
 		t.Fatal(err)
 	}
