@@ -15,7 +15,7 @@ import (
 
 // remoteModel asks a model server beside the stream, which never waits for it: the first time that a score is asked for it has none yet (NaN: the rule is not met), and the
 // question goes to the server. An event is looked at twice, on arrival and once the watermark has passed it, the disorder bound later: by then the score is there. So rules
-// that ask a server are not met on arrival, and are at the watermark; where the server gave no score in time the other rules decide alone.
+// that ask a server are rarely met on arrival, and are at the watermark; where the server gave no score in time the other rules decide alone.
 type remoteModel struct {
 	server *scoring.Server
 	askers int
