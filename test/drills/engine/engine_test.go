@@ -25,7 +25,7 @@ func TestMain(m *testing.M) {
 }
 
 func TestAKilledWorkerFindsWhatOneThatIsLetAloneFinds(t *testing.T) {
-	o := options{broker: embedded.BrokerKfake, kills: 3, rate: 300, seed: 7, protocol: streaming.ProtocolClassic, partitions: 2, limit: 10 * time.Minute}
+	o := options{broker: embedded.BrokerKfake, kills: 3, rate: 300, atLeast: 3000, seed: 7, protocol: streaming.ProtocolClassic, partitions: 2, limit: 10 * time.Minute}
 	d := &drill.Drill{}
 	if err := kills(t.Context(), d, o, t.TempDir()); err != nil {
 		t.Fatal(err)

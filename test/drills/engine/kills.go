@@ -77,6 +77,9 @@ func crashRun(ctx context.Context, d *drill.Drill, o options, dir string) (f *fo
 		ended := make(chan error, 1)
 		go func() { ended <- shop.Run(writing, b.Addr) }()
 		took, killed, killErr := killing(ctx, o, spec)
+		for killErr == nil && shop.Count.Load() < o.atLeast && len(ended) == 0 {
+			<-time.After(20 * time.Millisecond)
+		}
 		stopWriting()
 		if err := errors.Join(killErr, <-ended); err != nil {
 			return err
@@ -84,7 +87,7 @@ func crashRun(ctx context.Context, d *drill.Drill, o options, dir string) (f *fo
 		slices.Sort(killed.recovery)
 		d.Check(killed.n == o.kills && took <= o.limit, "%d of %d kills -9 within %s, each at least %s after the first commit of the recovery before (%s took %s)", killed.n, o.kills, o.limit, killAfter, "all", took.Round(time.Second))
 		if n := len(killed.recovery); n > 0 {
-			fmt.Printf("     from start of process to first commit: p50 %s, p95 %s, max %s; %d events written, %.0f a second\n", round(killed.recovery[n/2]), round(killed.recovery[n*95/100]), round(killed.recovery[n-1]), shop.Count, float64(shop.Count)/shop.Duration.Seconds())
+			fmt.Printf("     from start of process to first commit: p50 %s, p95 %s, max %s; %d events written, %.0f a second\n", round(killed.recovery[n/2]), round(killed.recovery[n*95/100]), round(killed.recovery[n-1]), shop.Count.Load(), float64(shop.Count.Load())/shop.Duration.Seconds())
 		}
 		records = shop.Records
 		f, err = finish(ctx, b, spec)

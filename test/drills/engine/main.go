@@ -20,6 +20,7 @@ type options struct {
 	broker     string
 	kills      int
 	rate       float64
+	atLeast    int64 // events, also where the kills take less long: an attack must be among them
 	seed       uint64
 	protocol   string
 	partitions int
@@ -38,6 +39,7 @@ func main() {
 	flag.StringVar(&o.broker, "broker", "apache", "apache or kfake")
 	flag.IntVar(&o.kills, "kills", 20, "how often the worker is killed")
 	flag.Float64Var(&o.rate, "rate", 500, "events per second")
+	flag.Int64Var(&o.atLeast, "at-least", 10_000, "events that are written even if the kills are over sooner: too few have no fraud to find")
 	flag.Uint64Var(&o.seed, "seed", 1, "seed of the events and of the moments of the kills")
 	flag.StringVar(&o.protocol, "protocol", streaming.ProtocolClassic, "of the consumer group: classic or consumer (KIP-848)")
 	flag.IntVar(&o.partitions, "partitions", 4, "partitions of a topic, which is the number of tasks of a stage")

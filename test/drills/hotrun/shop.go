@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -31,7 +32,7 @@ type Shop struct {
 	Sent       func(id string, due, at int64) // µs; nil: nobody asks
 
 	Records  []*kgo.Record // in the order of time
-	Count    int64
+	Count    atomic.Int64  // so far
 	Behind   time.Duration // how late the latest event was handed to the producer
 	Duration time.Duration
 }
@@ -145,7 +146,7 @@ func (s *shopRun) write() error {
 	if s.Sent != nil {
 		s.Sent(strings.Clone(s.e.ID), s.newest, s.e.OccurredAt)
 	}
-	s.Count++
+	s.Count.Add(1)
 	s.sequence++
 	r := RawRecord(s.codecs, &s.e, s.sequence, s.Partitions)
 	if s.Keep {

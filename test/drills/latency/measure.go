@@ -206,7 +206,7 @@ func (m *meter) measure(ctx context.Context, d *drill.Drill, rate, disorder floa
 	if w.failed != nil {
 		return w.failed
 	}
-	fmt.Printf("disorder %.0f %%: %d events, %.0f a second, handed over at most %s late\n", 100*disorder, shop.Count, float64(shop.Count)/shop.Duration.Seconds(), shop.Behind.Round(time.Millisecond))
+	fmt.Printf("disorder %.0f %%: %d events, %.0f a second, handed over at most %s late\n", 100*disorder, shop.Count.Load(), float64(shop.Count.Load())/shop.Duration.Seconds(), shop.Behind.Round(time.Millisecond))
 	for _, x := range []struct {
 		kind  string
 		bound time.Duration // 0: it is told

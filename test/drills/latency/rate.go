@@ -103,7 +103,7 @@ func (m *meter) flat(ctx context.Context, rate float64, length time.Duration) (b
 		return false, nil
 	}
 	before, after := median(lags[len(lags)/3:2*len(lags)/3]), median(lags[2*len(lags)/3:])
-	sent := float64(shop.Count) / shop.Duration.Seconds()
+	sent := float64(shop.Count.Load()) / shop.Duration.Seconds()
 	// Flat: what waits is less than half a second's events, and its growth is less than a hundredth of the rate.
 	growth := (after - before) / (float64(length/3) / float64(time.Second))
 	flat := after < 0.5*rate && growth < 0.01*rate && sent > 0.95*rate*float64(length)/float64(length+300*time.Millisecond)
