@@ -61,31 +61,34 @@ func (w *Windows[K, A]) emit(e *entry[K, A]) error {
 	return w.spec.Emit(Window[K]{Key: e.key, Grain: e.p.grain, Start: e.p.start, End: e.p.end, Closed: e.p.end <= w.t.Watermark()}, e.base)
 }
 
-// sweep folds everything and emits what has changed.
-func (w *Windows[K, A]) sweep() error {
-	for g := range w.grains {
-		if err := w.foldGrain(g); err != nil {
+// sweep folds what a grain is made of and emits what has changed in it.
+func (w *Windows[K, A]) sweep(g int) error {
+	if err := w.foldBelow(g + 1); err != nil {
+		return err
+	}
+	l := &w.grains[g]
+	for i, e := range l.emit {
+		l.emit[i] = nil
+		e.inEmit = false
+		if err := w.emit(e); err != nil {
 			return err
 		}
-		l := &w.grains[g]
-		for i, e := range l.emit {
-			l.emit[i] = nil
-			e.inEmit = false
-			if err := w.emit(e); err != nil {
-				return err
-			}
-		}
-		l.emit = l.emit[:0]
 	}
+	l.emit = l.emit[:0]
 	return nil
 }
 
 func (w *Windows[K, A]) tick(now time.Time) error {
-	if now.Sub(w.swept) < w.spec.EmitEvery {
-		return nil
+	for g := range w.grains {
+		if now.Sub(w.swept[g]) < w.spec.EmitEvery {
+			continue
+		}
+		w.swept[g] = now
+		if err := w.sweep(g); err != nil {
+			return err
+		}
 	}
-	w.swept = now
-	return w.sweep()
+	return nil
 }
 
 // advance closes the windows that the watermark has reached, smaller ones first, and releases those beyond lateness.

@@ -168,7 +168,10 @@ func crashesWithoutTransactions(b *bed) {
 		n := 0
 		w.afterRank = crash
 		w.afterEnd = func(bool) error {
-			if n++; n > 25 {
+			if n++; n > 25 && crashed[ranks].Load() > 0 { // enough of these
+				if at == ranks {
+					at = -1
+				}
 				return nil
 			}
 			return crash(ranks)

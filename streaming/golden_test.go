@@ -19,7 +19,7 @@ var update = flag.Bool("update", false, "write the golden files")
 // later versions.
 func TestTheFormatOfStateIsForEver(t *testing.T) {
 	t.Parallel()
-	h, err := NewHarness(Config{Generation: 3, Disorder: time.Second, IdleAfter: time.Second}, testTopology(4), 2, testEpoch)
+	h, err := NewHarness(Config{Generation: 3, MergeWait: 50 * time.Millisecond, Disorder: time.Second, IdleAfter: time.Second}, testTopology(4), 2, testEpoch)
 	must(t, err)
 	for in, topic := range h.top.Inputs { // ids as a broker would give them
 		h.task.ids[topic] = topicID{0: 0xaa, 15: byte(in)}

@@ -94,7 +94,7 @@ func (w *Hopping[K, A]) decode(v []byte) (val hopValue[A], err error) {
 func (w *Hopping[K, A]) restored() {
 	w.rebuild()
 	w.end()
-	w.swept = w.t.clock
+	w.swept = w.t.stagger(w.spec.EmitEvery, 0)
 }
 
 // rebuild makes everything that is derived from the slices and the watermark: after a restore, and after an abort.

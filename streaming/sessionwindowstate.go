@@ -172,7 +172,7 @@ func (w *Sessions[K, A]) restored() {
 			w.resume(e)
 		}
 	}
-	w.swept = w.t.clock
+	w.swept = w.t.stagger(w.spec.EmitEvery, 0)
 }
 
 // index makes the lists of a key from those of its entries that are live.

@@ -364,6 +364,13 @@ func (t *Task) tick(now time.Time) error {
 	return t.call("a tick", func() error { return t.op.Tick(now) })
 }
 
+// stagger is the time that stands for the last emission before the first one of the i-th of the task's windows, or grains of them: tasks and windows emit at different
+// times, for all of it at once between two commits is what a record that comes then would wait for.
+func (t *Task) stagger(every time.Duration, i int) time.Time {
+	_, share := math.Modf(0.618*float64(t.part) + 0.382*float64(i)) // multiples of the golden ratio lie evenly, however many there are
+	return t.clock.Add(-time.Duration(share * float64(every)))
+}
+
 // seal ends the task's part of a transaction: what it changed becomes changelog and log records among its outputs. It tells
 // whether there is anything to commit.
 func (t *Task) seal(now time.Time) (bool, error) {

@@ -89,7 +89,7 @@ type Windows[K comparable, A any] struct {
 	closing  paneHeap[K, A]
 	expiring paneHeap[K, A]
 	grains   []grainLists[K, A]
-	swept    time.Time
+	swept    []time.Time // of each grain
 
 	epoch    uint64
 	dirty    []*entry[K, A]
@@ -147,7 +147,7 @@ func OpenWindows[K comparable, A any](t *Task, spec WindowsSpec[K, A]) *Windows[
 	def(&spec.EmitEvery, time.Second)
 	w := &Windows[K, A]{
 		t: t, s: t.declared(spec.Store), spec: spec, lateness: spec.Lateness.Microseconds(),
-		panes: map[paneID]*pane[K, A]{}, loading: map[paneStart][]*pane[K, A]{}, grains: make([]grainLists[K, A], len(spec.Grains)), parents: make([][]int, len(spec.Grains)), epoch: 1,
+		panes: map[paneID]*pane[K, A]{}, loading: map[paneStart][]*pane[K, A]{}, grains: make([]grainLists[K, A], len(spec.Grains)), swept: make([]time.Time, len(spec.Grains)), parents: make([][]int, len(spec.Grains)), epoch: 1,
 	}
 	w.closing.by = func(p *pane[K, A]) int64 { return p.end }
 	w.expiring.by = func(p *pane[K, A]) int64 { return p.end + w.lateness }

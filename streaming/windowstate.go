@@ -179,7 +179,9 @@ func (w *Windows[K, A]) restored() {
 			w.list(e)
 		}
 	}
-	w.swept = w.t.clock
+	for g := range w.swept {
+		w.swept[g] = w.t.stagger(w.spec.EmitEvery, g)
+	}
 	w.freeze()
 }
 

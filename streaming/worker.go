@@ -38,6 +38,7 @@ type Worker struct {
 	restoring map[int32]uint64 // the batch that makes each task
 	batch     uint64
 	touchedAt time.Time // first change in the open transaction
+	polled    time.Time // last
 	gauged    time.Time
 	status    statuses
 	ends      atomic.Pointer[map[int32][]int64] // of the inputs, by partition
@@ -352,7 +353,7 @@ func (w *Worker) step(ctx context.Context, s *session) error {
 		if err := t.tick(now); err != nil {
 			return err
 		}
-		w.send(ctx, s, t)
+		w.send(context.WithoutCancel(ctx), s, t) // a stop commits it
 		return nil
 	})
 	if err != nil {
@@ -375,6 +376,9 @@ func (w *Worker) step(ctx context.Context, s *session) error {
 	return w.commit(context.WithoutCancel(ctx), s, time.Now())
 }
 
+// pollEvery is the least time between two polls: each costs the broker as much as hundreds of records.
+const pollEvery = 5 * time.Millisecond
+
 // poll waits for records until something else is due.
 func (w *Worker) poll(ctx context.Context, s *session) kgo.Fetches {
 	until := time.Now().Add(tickEvery)
@@ -392,6 +396,11 @@ func (w *Worker) poll(ctx context.Context, s *session) kgo.Fetches {
 	}
 	ctx, cancel := context.WithDeadline(ctx, until)
 	defer cancel()
+	select {
+	case <-time.After(time.Until(w.polled.Add(pollEvery))):
+	case <-ctx.Done():
+	}
+	defer func() { w.polled = time.Now() }()
 	stop := make(chan struct{})
 	defer close(stop)
 	if len(w.restoring) > 0 || len(w.sorted) == 0 {

@@ -227,7 +227,8 @@ func TestForecastsOnARealTemporal(t *testing.T) {
 			if f.Version != got.Version || f.Units != b.sold[f.Product] && f.Product != "new" || (f.State == "history") != (f.Product == "new") || (f.PriceState == "band") != (f.Product == "priced") || f.Currency != "EUR" {
 				t.Errorf("%+v; %g were sold", f, b.sold[f.Product])
 			}
-			if f.Product == "priced" && (f.ElasticityLow > -2 || f.ElasticityHigh < -2 || f.PriceLow > f.PriceHigh || f.PriceFloor <= 0) {
+			half := (f.ElasticityHigh - f.ElasticityLow) / 2 // one sample in twenty lies outside of the interval, and prices are looked at by whole days: which orders make a day depends on the hour at which the test runs
+			if f.Product == "priced" && (math.Abs(f.Elasticity+2) > 2*half || half > 0.6 || f.PriceLow > f.PriceHigh || f.PriceFloor <= 0) {
 				t.Errorf("%+v", f)
 			}
 		}

@@ -545,7 +545,7 @@ func TestControlTotalsEndAtTheMinuteAndInSilence(t *testing.T) {
 	for range 90 {
 		r.send(event.Event{ID: "e" + strconv.Itoa(r.n/3)}) // three copies each
 		r.feed()
-		r.advance(time.Second - 50*time.Millisecond)
+		r.advance(time.Second - streaming.Config{}.Defaults().MergeWait)
 	}
 	r.commit()
 	before := decodeAll[event.LedgerEntry](r, event.TopicLedger)

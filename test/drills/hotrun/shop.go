@@ -50,7 +50,8 @@ func (s *Shop) Run(ctx context.Context, brokers string) error {
 	defer cl.Close()
 	o := simulate.DefaultOptions()
 	o.To, o.WriteKey, o.Connections, o.Batch, o.Diurnal = "http://shop.invalid", "drill", 1, 20, 0
-	o.Seed, o.Rate, o.Tempo, o.Start, o.Shoppers = s.Seed, 0, s.Rate, time.Now().Add(200*time.Millisecond), 1000
+	o.Seed, o.Rate, o.Tempo, o.Start = s.Seed, 0, s.Rate, time.Now().Add(200*time.Millisecond)
+	o.Shoppers = max(1000, 2*int(s.Rate)) // a few that do all of it would check out within the second, each of them an alert
 	o.Events = s.Events
 	if n := int64(s.Rate * s.For.Seconds()); s.For > 0 && (o.Events == 0 || n < o.Events) {
 		o.Events = n

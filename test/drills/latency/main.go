@@ -31,6 +31,8 @@ type options struct {
 	rate       float64
 	partitions int
 	keep       bool
+	commit     time.Duration
+	wait       time.Duration
 }
 
 func main() {
@@ -42,6 +44,8 @@ func main() {
 	flag.DurationVar(&o.time, "for", time.Minute, "how long the lag must stay flat, and how long each measurement is")
 	flag.Float64Var(&o.rate, "rate", 0, "measure at this rate in place of 70 % of the sustainable one")
 	flag.IntVar(&o.partitions, "partitions", 4, "partitions of a topic, which is the number of tasks of a stage")
+	flag.DurationVar(&o.commit, "commit", 0, "commit interval in place of the default")
+	flag.DurationVar(&o.wait, "merge-wait", 0, "wait for another input's records in place of the default; -1ns does not wait")
 	flag.BoolVar(&o.keep, "keep", false, "keep the data directory")
 	flag.Parse()
 	drill.Main(func(ctx context.Context, d *drill.Drill) error { return run(ctx, d, o) })
@@ -66,6 +70,12 @@ func run(ctx context.Context, d *drill.Drill, o options) (err error) {
 	}
 	cfg := streaming.DefaultConfig()
 	cfg.Group, cfg.InstanceID, cfg.TransactionalID = "hot", "stream-0", ""
+	if o.commit != 0 {
+		cfg.CommitInterval = o.commit
+	}
+	if o.wait != 0 {
+		cfg.MergeWait = o.wait
+	}
 	spec := hotrun.Spec{Brokers: b.Addr, Dir: dir, Partitions: int32(o.partitions), Engine: cfg}
 	w, err := hotrun.Start(ctx, spec)
 	if err != nil {
@@ -84,6 +94,11 @@ func run(ctx context.Context, d *drill.Drill, o options) (err error) {
 		}
 		rate = loadShare * sustainable
 		d.Check(sustainable > 0, "sustainable: %.0f events/s, the highest rate at which the lag was flat for %s (%s, %d partitions, one worker)", sustainable, o.time, o.broker, o.partitions)
+	}
+	if o.rate > 0 { // a broker that has just started is slow
+		if _, err := m.flat(ctx, rate, 20*time.Second); err != nil {
+			return err
+		}
 	}
 	fmt.Printf("open loop at %.0f events/s for %s, from the moment at which an event is due\n", rate, o.time)
 	for _, disorder := range []float64{0.01, 0.10} {

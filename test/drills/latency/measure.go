@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -38,6 +39,7 @@ type watch struct {
 	waits     map[string][]time.Duration
 	fast      map[string]bool
 	confirmed map[string]bool
+	rules     map[string]*[2]int // alerts of a rule told on arrival, and confirmed
 	failed    error
 }
 
@@ -61,7 +63,7 @@ func startWatch(ctx context.Context, brokers string) (*watch, error) {
 	}
 	w := &watch{
 		cl: cl, codecs: codecs, from: time.Now().Add(warmUp).UnixMicro(), done: make(chan struct{}), due: map[string]int64{}, probes: map[string]int64{},
-		waits: map[string][]time.Duration{}, fast: map[string]bool{}, confirmed: map[string]bool{},
+		waits: map[string][]time.Duration{}, fast: map[string]bool{}, confirmed: map[string]bool{}, rules: map[string]*[2]int{},
 	}
 	go func() {
 		defer close(w.done)
@@ -108,12 +110,19 @@ func (w *watch) saw(ctx context.Context, r *kgo.Record, now time.Time) error {
 		return nil // of a time before
 	}
 	id := strings.Clone(a.AlertID)
+	n := w.rules[a.Rule]
+	if n == nil {
+		n = &[2]int{}
+		w.rules[strings.Clone(a.Rule)] = n
+	}
 	if a.Confirmed {
 		w.confirmed[id] = true
+		n[1]++
 		w.add(slow, due, now)
 		return nil
 	}
 	w.fast[id] = true
+	n[0]++
 	kind := fastRekeyed
 	if a.Entity == event.EntityVisitor {
 		kind = fastVisitor
@@ -223,6 +232,9 @@ func (m *meter) measure(ctx context.Context, d *drill.Drill, rate, disorder floa
 			continue
 		}
 		d.Check(p99 < x.bound, "%s: p50 %s, p99 %s (below %s), max %s of %d", x.kind, p50, p99, x.bound, at(waits, 1), len(waits))
+	}
+	for _, rule := range slices.Sorted(maps.Keys(w.rules)) {
+		fmt.Printf("     rule %s: %d on arrival, %d confirmed\n", rule, w.rules[rule][0], w.rules[rule][1])
 	}
 	both := 0
 	for id := range w.fast {
