@@ -7,6 +7,10 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
+// upstreamWait takes the place of a longer MergeWait where an earlier stage writes all inputs: it does not linger, and what it writes in one transaction can be read in all
+// of them at once.
+const upstreamWait = 5 * time.Millisecond
+
 // merger orders the records of a task's inputs by (timestamp, topic, offset): it holds back a record while an input that has none to
 // offer might still bring an earlier one. An input with lag is waited for as long as it takes; one without, MergeWait from the
 // record's arrival.
@@ -35,6 +39,9 @@ type arrival struct {
 
 func (m *merger) init(t *Task) {
 	m.t, m.wait = t, t.cfg.MergeWait
+	if len(t.top.Upstream) == len(t.top.Inputs) {
+		m.wait = min(m.wait, upstreamWait)
+	}
 	m.q = make([]queue, len(t.in))
 	m.rank = make([]int, len(t.in))
 	names := slices.Sorted(slices.Values(t.top.Inputs))
