@@ -37,9 +37,8 @@ type watch struct {
 	due       map[string]int64 // µs, of each event by its id
 	probes    map[string]int64 // µs, of each probe by its tenant; 0: it has been seen
 	waits     map[string][]time.Duration
-	fast      map[string]bool
-	confirmed map[string]bool
-	rules     map[string]*[2]int // alerts of a rule told on arrival, and confirmed
+	fast      map[string]string // rules by the id of their alert
+	confirmed map[string]string
 	failed    error
 }
 
@@ -63,7 +62,7 @@ func startWatch(ctx context.Context, brokers string) (*watch, error) {
 	}
 	w := &watch{
 		cl: cl, codecs: codecs, from: time.Now().Add(warmUp).UnixMicro(), done: make(chan struct{}), due: map[string]int64{}, probes: map[string]int64{},
-		waits: map[string][]time.Duration{}, fast: map[string]bool{}, confirmed: map[string]bool{}, rules: map[string]*[2]int{},
+		waits: map[string][]time.Duration{}, fast: map[string]string{}, confirmed: map[string]string{},
 	}
 	go func() {
 		defer close(w.done)
@@ -110,19 +109,12 @@ func (w *watch) saw(ctx context.Context, r *kgo.Record, now time.Time) error {
 		return nil // of a time before
 	}
 	id := strings.Clone(a.AlertID)
-	n := w.rules[a.Rule]
-	if n == nil {
-		n = &[2]int{}
-		w.rules[strings.Clone(a.Rule)] = n
-	}
 	if a.Confirmed {
-		w.confirmed[id] = true
-		n[1]++
+		w.confirmed[id] = strings.Clone(a.Rule)
 		w.add(slow, due, now)
 		return nil
 	}
-	w.fast[id] = true
-	n[0]++
+	w.fast[id] = strings.Clone(a.Rule)
 	kind := fastRekeyed
 	if a.Entity == event.EntityVisitor {
 		kind = fastVisitor
@@ -233,14 +225,27 @@ func (m *meter) measure(ctx context.Context, d *drill.Drill, rate, disorder floa
 		}
 		d.Check(p99 < x.bound, "%s: p50 %s, p99 %s (below %s), max %s of %d", x.kind, p50, p99, x.bound, at(waits, 1), len(waits))
 	}
-	for _, rule := range slices.Sorted(maps.Keys(w.rules)) {
-		fmt.Printf("     rule %s: %d on arrival, %d confirmed\n", rule, w.rules[rule][0], w.rules[rule][1])
+	rules := map[string]*struct{ fast, confirmed, both int }{}
+	of := func(rule string) *struct{ fast, confirmed, both int } {
+		if rules[rule] == nil {
+			rules[rule] = &struct{ fast, confirmed, both int }{}
+		}
+		return rules[rule]
 	}
 	both := 0
-	for id := range w.fast {
-		if w.confirmed[id] {
+	for id, rule := range w.fast {
+		n := of(rule)
+		n.fast++
+		if _, ok := w.confirmed[id]; ok {
+			n.both++
 			both++
 		}
+	}
+	for _, rule := range w.confirmed {
+		of(rule).confirmed++
+	}
+	for _, rule := range slices.Sorted(maps.Keys(rules)) {
+		fmt.Printf("     rule %s: %d on arrival, %d confirmed, %d of them the same\n", rule, rules[rule].fast, rules[rule].confirmed, rules[rule].both)
 	}
 	share := func(n, of int) float64 { return 100 * float64(n) / float64(max(1, of)) }
 	d.Check(both > 0, "of %d alerts told on arrival %.1f %% are confirmed and %.1f %% are not; %.1f %% of %d confirmed ones were not told before", len(w.fast), share(both, len(w.fast)), share(len(w.fast)-both, len(w.fast)),
