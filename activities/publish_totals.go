@@ -9,16 +9,20 @@ import (
 	"time"
 
 	"millrace/event"
+	"millrace/event/schema"
 	"millrace/lakehouse"
 	"millrace/workflows/name"
 )
 
-// rawTopicOf is the raw topic whose control totals count the rows of a table.
+// rawTopicOf is the raw topic whose control totals count the rows of a table; "" if nothing counts them.
 func rawTopicOf(table string) string {
 	for _, c := range event.Categories() {
 		if c.Table() == table {
 			return c.RawTopic()
 		}
+	}
+	if t, err := schema.TableNamed(table); err == nil && !t.Counted {
+		return ""
 	}
 	return event.TopicRawFailed
 }
@@ -27,6 +31,9 @@ func rawTopicOf(table string) string {
 // cluster the copies of a row may be on several shards.
 func (p *Publish) totals(ctx context.Context, table string, covered map[lakehouse.RawPartition]int64) ([]lakehouse.ControlRange, time.Time, error) {
 	topic := rawTopicOf(table)
+	if topic == "" {
+		return nil, time.Time{}, nil
+	}
 	rows, err := p.conn.Query(ctx, `SELECT raw_partition, raw_from, argMax(raw_to, version), argMax(count, version), argMax(hash_lo, version), argMax(hash_hi, version), argMax(ingested_from, version)
 		FROM event_ledger WHERE raw_topic = ? AND out_topic = ? GROUP BY raw_partition, raw_from`, topic, outTopicOf(table))
 	if err != nil {

@@ -139,6 +139,8 @@ func Holdings() []Holding {
 	}
 	rows(StoreClickHouse, "failed_events", []string{payload}, "any payload with a subject's id in it")
 	rows(StoreClickHouse, "alerts", []string{"visitor_id", "user_id"}, "alerts about the visitor or user up to the request; card and ip are hashes under the tenant's key")
+	rows(StoreIceberg, "alerts", []string{"key"}, "alerts about the visitor or user up to the request, as in ClickHouse; card and ip are hashes under the tenant's key")
+	rows(StoreIceberg, "alerts__quarantine", []string{"key"}, "as its table")
 	rows(StoreIceberg, "failed_events", []string{payload}, "any payload with a subject's id in it")
 	rows(StoreIceberg, "failed_events__quarantine", []string{payload}, "as its table")
 	add(Holding{Store: StoreClickHouse, Name: "kpi_late", Fields: []string{"event_id"}, How: ErasePseudo, Why: "names events by the producer's id and by offset; with the event erased there is nothing that it leads to"})

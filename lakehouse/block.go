@@ -21,7 +21,10 @@ type layout struct {
 	ints     []slot
 	longs    []slot
 	optLongs []slot // null, or micros or a number
-	products int    // index of product_ids, -1 if there is none
+	doubles  []slot
+	bools    []slot
+	list     int    // index of the list of texts (product_ids, or an alert's reasons), -1 if there is none
+	listName string // of that column
 	items    int    // index of items, -1 if there is none
 	itemText []itemSlot
 	itemLong []itemSlot
@@ -46,7 +49,7 @@ type itemSlot struct {
 
 // newLayout matches the columns of t, and those of promoted properties, with an Iceberg schema by field id.
 func newLayout(t schema.Table, have *iceberg.Schema, sc *arrow.Schema, promoted []schema.Promotion) (*layout, error) {
-	l := &layout{arrow: sc, products: -1, items: -1}
+	l := &layout{arrow: sc, list: -1, items: -1}
 	byID := map[int]schema.Column{}
 	for _, c := range t.Columns {
 		byID[c.ID] = c
@@ -79,8 +82,12 @@ func newLayout(t schema.Table, have *iceberg.Schema, sc *arrow.Schema, promoted 
 			l.longs = append(l.longs, s)
 		case b.optLong != nil:
 			l.optLongs = append(l.optLongs, s)
+		case b.double != nil:
+			l.doubles = append(l.doubles, s)
+		case b.bool != nil:
+			l.bools = append(l.bools, s)
 		case col.Type == schema.StringList:
-			l.products = i
+			l.list, l.listName = i, col.Name
 		default:
 			l.items = i
 			if err := l.bindItems(col, f); err != nil {
@@ -144,8 +151,10 @@ type block struct {
 	ints    []*array.Int32Builder
 	longs   []longColumn
 	opts    []longColumn
-	product *array.ListBuilder
-	prodVal *array.StringBuilder
+	doubles []*array.Float64Builder
+	bools   []*array.BooleanBuilder
+	list    *array.ListBuilder
+	listVal *array.StringBuilder
 	items   *array.ListBuilder
 	item    *array.StructBuilder
 	itText  []textColumn
@@ -251,9 +260,15 @@ func newBlock(l *layout) (_ *block, err error) {
 		}
 		b.opts = append(b.opts, c)
 	}
-	if l.products >= 0 {
-		b.product = b.rb.Field(l.products).(*array.ListBuilder)
-		b.prodVal = b.product.ValueBuilder().(*array.StringBuilder)
+	for _, s := range l.doubles {
+		b.doubles = append(b.doubles, b.rb.Field(s.at).(*array.Float64Builder))
+	}
+	for _, s := range l.bools {
+		b.bools = append(b.bools, b.rb.Field(s.at).(*array.BooleanBuilder))
+	}
+	if l.list >= 0 {
+		b.list = b.rb.Field(l.list).(*array.ListBuilder)
+		b.listVal = b.list.ValueBuilder().(*array.StringBuilder)
 	}
 	if l.items >= 0 {
 		b.items = b.rb.Field(l.items).(*array.ListBuilder)
@@ -273,7 +288,7 @@ func newBlock(l *layout) (_ *block, err error) {
 }
 
 // add appends a row that has been checked; text holds the values of the text columns.
-func (b *block) add(r *row, text, products []string, bytes int) {
+func (b *block) add(r *row, text, list []string, bytes int) {
 	if b.rows == 0 {
 		b.reserve()
 	}
@@ -295,10 +310,16 @@ func (b *block) add(r *row, text, products []string, bytes int) {
 			b.opts[i].nulls++
 		}
 	}
-	if b.product != nil {
-		b.product.Append(true)
-		for _, p := range products {
-			b.prodVal.Append(p)
+	for i, c := range b.doubles {
+		c.Append(b.l.doubles[i].double(r))
+	}
+	for i, c := range b.bools {
+		c.Append(b.l.bools[i].bool(r))
+	}
+	if b.list != nil {
+		b.list.Append(true)
+		for _, s := range list {
+			b.listVal.Append(s)
 		}
 	}
 	if b.items != nil {

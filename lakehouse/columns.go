@@ -11,10 +11,22 @@ import (
 type row struct {
 	event  *event.Event
 	failed *event.Failed
+	alert  *event.Alert
 	cat    string
 	from   Provenance
 
 	promoted []schema.Promoted // values of promoted columns
+}
+
+// id is the row's own name.
+func (r *row) id() string {
+	switch {
+	case r.failed != nil:
+		return r.failed.ID
+	case r.alert != nil:
+		return r.alert.AlertID
+	}
+	return r.event.ID
 }
 
 // Provenance is where a row was read.
@@ -30,6 +42,8 @@ type getters struct {
 	ints    map[string]func(*row) int32
 	longs   map[string]func(*row) int64
 	optLong map[string]func(*row) *int64
+	doubles map[string]func(*row) float64
+	bools   map[string]func(*row) bool
 }
 
 var provenance = getters{
@@ -144,6 +158,38 @@ var failedColumns = getters{
 	},
 }
 
+var alertColumns = getters{
+	text: map[string]func(*row) string{
+		"alert_id":         func(r *row) string { return r.alert.AlertID },
+		"kind":             func(r *row) string { return r.alert.Kind },
+		"rule":             func(r *row) string { return r.alert.Rule },
+		"tenant":           func(r *row) string { return r.alert.Tenant },
+		"entity":           func(r *row) string { return r.alert.Entity },
+		"key":              func(r *row) string { return r.alert.Key },
+		"severity":         func(r *row) string { return r.alert.Severity },
+		"trigger_event_id": func(r *row) string { return r.alert.TriggerEventID },
+		"details":          func(r *row) string { return r.alert.Details },
+	},
+	ints: map[string]func(*row) int32{"rule_version": func(r *row) int32 { return r.alert.RuleVersion }},
+	longs: map[string]func(*row) int64{
+		"occurred_at": func(r *row) int64 { return r.alert.OccurredAt },
+		"detected_at": func(r *row) int64 { return r.alert.DetectedAt },
+	},
+	doubles: map[string]func(*row) float64{"score": func(r *row) float64 { return r.alert.Score }},
+	bools:   map[string]func(*row) bool{"confirmed": func(r *row) bool { return r.alert.Confirmed }},
+}
+
+// columnsOf are the getters of a table.
+func columnsOf(table string) *getters {
+	switch table {
+	case FailedTable:
+		return &failedColumns
+	case AlertsTable:
+		return &alertColumns
+	}
+	return &eventColumns
+}
+
 // The item fields, by type.
 var (
 	itemText = map[string]func(*event.Item) string{
@@ -170,6 +216,8 @@ type binding struct {
 	int      func(*row) int32
 	long     func(*row) int64
 	optLong  func(*row) *int64
+	double   func(*row) float64
+	bool     func(*row) bool
 }
 
 // bind finds the getter of a column of table t.
@@ -178,11 +226,7 @@ func bind(t schema.Table, col schema.Column) (binding, error) {
 	if col.Type == schema.StringList || col.Type == schema.ItemList {
 		return b, nil
 	}
-	from := &eventColumns
-	if t.Name == FailedTable {
-		from = &failedColumns
-	}
-	for _, g := range []*getters{&provenance, from} {
+	for _, g := range []*getters{&provenance, columnsOf(t.Name)} {
 		if f, ok := g.text[col.Name]; ok {
 			b.text = f
 			return b, nil
@@ -197,6 +241,14 @@ func bind(t schema.Table, col schema.Column) (binding, error) {
 		}
 		if f, ok := g.optLong[col.Name]; ok {
 			b.optLong = f
+			return b, nil
+		}
+		if f, ok := g.doubles[col.Name]; ok {
+			b.double = f
+			return b, nil
+		}
+		if f, ok := g.bools[col.Name]; ok {
+			b.bool = f
 			return b, nil
 		}
 	}

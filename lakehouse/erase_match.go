@@ -17,6 +17,9 @@ func eraseColumns(t *table.Table) []string {
 		_, ok := t.Schema().FindFieldByName(name)
 		return ok
 	}
+	if alerts := [...]string{"tenant", "entity", "key", "occurred_at"}; !has("raw_offset") && has("alert_id") { // no raw offset: DropsAlert goes by time
+		return alerts[:]
+	}
 	if !has("raw_offset") || !has("visitor_id") && !has("payload") {
 		return nil
 	}
@@ -35,13 +38,21 @@ type eraseMatch struct {
 	tenant, visitor, user, previous, payload, topics array.StringLike
 	partition                                        *array.Int32
 	offset                                           *array.Int64
+
+	entity, key array.StringLike // of alerts, which have no provenance
+	occurred    *array.Timestamp
 }
 
 func newEraseMatch(b arrow.RecordBatch, erased *event.Erased) (*eraseMatch, error) {
 	m := &eraseMatch{erased: erased}
-	for name, to := range map[string]*array.StringLike{
+	of := map[string]*array.StringLike{
 		"tenant": &m.tenant, "visitor_id": &m.visitor, "user_id": &m.user, "previous_id": &m.previous, "payload": &m.payload, "raw_topic": &m.topics,
-	} {
+	}
+	alerts := len(b.Schema().FieldIndices("raw_offset")) == 0 // a property of events that became a column may have any name
+	if alerts {
+		of = map[string]*array.StringLike{"tenant": &m.tenant, "entity": &m.entity, "key": &m.key}
+	}
+	for name, to := range of {
 		at := b.Schema().FieldIndices(name)
 		if len(at) == 0 {
 			continue
@@ -51,6 +62,13 @@ func newEraseMatch(b arrow.RecordBatch, erased *event.Erased) (*eraseMatch, erro
 			return nil, fmt.Errorf("column %s is %s", name, b.Column(at[0]).DataType())
 		}
 		*to = col
+	}
+	if alerts {
+		var err error
+		if m.occurred, err = column[*array.Timestamp](b, "occurred_at"); err != nil || m.tenant == nil || m.entity == nil || m.key == nil {
+			return nil, fmt.Errorf("the columns are %v, with neither provenance nor what an alert is about", b.Schema())
+		}
+		return m, nil
 	}
 	var ok1, ok2 bool
 	if at := b.Schema().FieldIndices("raw_partition"); len(at) == 1 {
@@ -73,6 +91,9 @@ func textAt(col array.StringLike, i int) string {
 }
 
 func (m *eraseMatch) drops(i int) bool {
+	if m.occurred != nil {
+		return m.erased.DropsAlert(&event.Alert{Tenant: m.tenant.Value(i), Entity: m.entity.Value(i), Key: m.key.Value(i), OccurredAt: int64(m.occurred.Value(i))})
+	}
 	topic, partition, offset := m.topics.Value(i), m.partition.Value(i), m.offset.Value(i)
 	if !m.erased.Below(topic, partition, offset) {
 		return false

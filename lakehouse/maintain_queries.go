@@ -32,6 +32,14 @@ func queriesOf(table string) []Query {
 			{"one event", []Match{{Column: "failed_id"}}},
 		}
 	}
+	if table == AlertsTable {
+		return []Query{
+			{"an hour", []Match{{"occurred_at", "hour"}}},
+			{"a rule on a day", []Match{{Column: "rule"}, {"occurred_at", "day"}}},
+			{"what is known of one", []Match{{Column: "key"}}},
+			{"one alert", []Match{{Column: "alert_id"}}},
+		}
+	}
 	out := []Query{
 		{"a day", []Match{{"occurred_at", "day"}}},
 		{"a name in an hour", []Match{{Column: "name"}, {"occurred_at", "hour"}}},

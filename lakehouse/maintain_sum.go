@@ -12,11 +12,11 @@ import (
 	"millrace/event"
 )
 
-// sum is the checksum of rows: of row_hash, or of the hash of failed_id in the table that has none.
+// sum is the checksum of rows: of row_hash, or of the hash of the id in tables that have none.
 type sum struct{ event.Checksum }
 
 func (*sum) columns(t *table.Table) []string {
-	for _, name := range [...]string{"row_hash", "failed_id"} {
+	for _, name := range [...]string{"row_hash", "failed_id", "alert_id"} {
 		if _, ok := t.Schema().FindFieldByName(name); ok {
 			return []string{name}
 		}
@@ -36,12 +36,15 @@ func (s *sum) add(b arrow.RecordBatch) error {
 		return nil
 	}
 	i := b.Schema().FieldIndices("failed_id")
+	if len(i) == 0 {
+		i = b.Schema().FieldIndices("alert_id")
+	}
 	if len(i) != 1 {
-		return errors.New("the table has neither row_hash nor failed_id")
+		return errors.New("the table has none of row_hash, failed_id and alert_id")
 	}
 	col, ok := b.Column(i[0]).(*array.String)
 	if !ok {
-		return fmt.Errorf("failed_id is %s", b.Column(i[0]).DataType())
+		return fmt.Errorf("%s is %s", b.ColumnName(i[0]), b.Column(i[0]).DataType())
 	}
 	for i := range col.Len() {
 		s.Add(int64(xxhash.Sum64String(col.Value(i))))

@@ -275,7 +275,11 @@ func TestATableIsDescribedAndSortedAsItsPolicySays(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !cmp.Equal(d.Partition, []string{"day(ingested_at)"}) || !slices.Equal(d.Sort, d.Policy.Sort) || len(d.Columns) < 10 || d.Columns[0].ID != 1 || !d.Columns[0].Required || d.Format != 2 {
+		day := "day(ingested_at)"
+		if name == AlertsTable {
+			day = "day(detected_at)"
+		}
+		if !cmp.Equal(d.Partition, []string{day}) || !slices.Equal(d.Sort, d.Policy.Sort) || len(d.Columns) < 10 || d.Columns[0].ID != 1 || !d.Columns[0].Required || d.Format != 2 {
 			t.Errorf("%s: %+v", name, d)
 		}
 		if name == purchases && (d.Rows != 10 || d.SnapshotID == 0 || d.Offsets.At(testTopic, 0) != 10) {

@@ -51,7 +51,7 @@ func PolicyOf(table string) Policy {
 		MaxGroupBytes: 512 << 20, MaxGroups: 512, MemoryBytes: 256 << 20, MinManifests: 4,
 		SnapshotAge: time.Hour, KeepSnapshots: 100, OrphanAge: 3 * LeastOrphanAge, ArchiveClass: "standard",
 	}
-	if table != FailedTable { // failed events have no visitor
+	if table != FailedTable && table != AlertsTable { // which have no visitor
 		p.Sort = streamOrder[:]
 	}
 	p.Queries = queriesOf(table)

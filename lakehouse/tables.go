@@ -11,15 +11,17 @@ import (
 	"github.com/apache/iceberg-go/table"
 	"github.com/google/uuid"
 
-	"millrace/event"
 	"millrace/event/schema"
 	"millrace/internal/fault"
 )
 
-// FailedTable holds typed failed events.
-const FailedTable = "failed_events"
+// Tables of the stream beside those of events: typed failed events, and confirmed alerts.
+const (
+	FailedTable = "failed_events"
+	AlertsTable = "alerts"
+)
 
-// PartitionColumn is the time by whose day tables are partitioned: when the platform knew the event, so that a day closes.
+// PartitionColumn is the time by whose day tables of events are partitioned (schema.Table.Day of each): when the platform knew the event, so that a day closes.
 const PartitionColumn = "ingested_at"
 
 // decimal(18,6): amounts in micros.
@@ -31,10 +33,10 @@ const (
 // StreamTables lists the tables that the stream writes.
 func StreamTables() []string {
 	var out []string
-	for _, c := range event.Categories() {
-		out = append(out, c.Table())
+	for _, t := range schema.LakeTables() {
+		out = append(out, t.Name)
 	}
-	return append(out, FailedTable)
+	return out
 }
 
 // Properties are what every table of the stream is created with.
@@ -61,8 +63,10 @@ func Properties(name string) iceberg.Properties {
 }
 
 func bloomColumns(name string) []string {
-	if name == FailedTable {
-		return []string{"failed_id"}
+	for _, t := range schema.LakeTables() {
+		if t.Name == name {
+			return t.Lookup
+		}
 	}
 	return []string{"event_id", "visitor_id"}
 }
@@ -115,11 +119,11 @@ func (c *Catalog) ensureTable(ctx context.Context, want schema.Table) error {
 // createTable makes the table by one commit of explicit updates: CreateTable would number the fields afresh.
 func (c *Catalog) createTable(ctx context.Context, want schema.Table) error {
 	sc := IcebergSchema(want)
-	day, ok := sc.FindFieldByName(PartitionColumn)
+	day, ok := sc.FindFieldByName(want.Day)
 	if !ok {
-		return fmt.Errorf("table %s has no column %s", want.Name, PartitionColumn)
+		return fmt.Errorf("table %s has no column %s", want.Name, want.Day)
 	}
-	spec := iceberg.NewPartitionSpecID(0, iceberg.PartitionField{SourceIDs: []int{day.ID}, FieldID: iceberg.PartitionDataIDStart, Name: PartitionColumn + "_day", Transform: iceberg.DayTransform{}})
+	spec := iceberg.NewPartitionSpecID(0, iceberg.PartitionField{SourceIDs: []int{day.ID}, FieldID: iceberg.PartitionDataIDStart, Name: want.Day + "_day", Transform: iceberg.DayTransform{}})
 	updates := []table.Update{
 		table.NewAssignUUIDUpdate(uuid.New()), table.NewUpgradeFormatVersionUpdate(2), table.NewSetLocationUpdate(c.location(want.Name)),
 		table.NewAddSchemaUpdate(sc), table.NewSetCurrentSchemaUpdate(-1),
@@ -184,6 +188,8 @@ func icebergType(c schema.Column) iceberg.Type {
 		return iceberg.PrimitiveTypes.Int64
 	case schema.Bool:
 		return iceberg.PrimitiveTypes.Bool
+	case schema.Double:
+		return iceberg.PrimitiveTypes.Float64
 	case schema.Timestamp:
 		return iceberg.PrimitiveTypes.TimestampTz
 	case schema.Amount:

@@ -25,7 +25,7 @@ const (
 	openDays   = 64
 )
 
-// Writer turns rows of one table into Parquet files, each of one day of ingested_at. What it wrote is visible only after Append. It belongs to one goroutine.
+// Writer turns rows of one table into Parquet files, each of one day (of schema.Table.Day). What it wrote is visible only after Append. It belongs to one goroutine.
 type Writer struct {
 	tbl     *table.Table
 	small   map[int]*table.Table // by bytes of a Bloom filter
@@ -43,7 +43,7 @@ type Writer struct {
 
 	row      row // at hand
 	text     []string
-	products []string
+	list     []string // values of its column of texts
 	promoted []schema.Promotion
 	extract  *schema.Extractor // nil: no promoted columns
 }
@@ -103,15 +103,15 @@ func (w *Writer) Rows() int64 { return w.rows }
 // Bytes is about how large these rows are, uncompressed.
 func (w *Writer) Bytes() int64 { return w.bytes }
 
-// Newest is the greatest ingested_at of these rows, in µs.
+// Newest is the greatest ingested_at (detected_at of alerts) of these rows, in µs.
 func (w *Writer) Newest() int64 { return w.newest }
 
 // WriteEvent takes one row of an events_* table; e may be reused after the call. A RowError means that this row cannot be stored as it is and was not taken;
 // after any other error the writer is to be discarded.
 func (w *Writer) WriteEvent(ctx context.Context, e *event.Event, from Provenance) error {
-	w.products = w.products[:0]
-	if w.layout.products >= 0 {
-		w.products = e.ProductIDs(w.products)
+	w.list = w.list[:0]
+	if w.layout.list >= 0 {
+		w.list = e.ProductIDs(w.list)
 	}
 	w.row = row{event: e, cat: w.cat, from: from}
 	if w.extract != nil {
@@ -136,8 +136,16 @@ func (w *Writer) Unfit() map[string]int64 {
 
 // WriteFailed takes one row of failed_events, as WriteEvent does.
 func (w *Writer) WriteFailed(ctx context.Context, f *event.Failed, from Provenance) error {
+	w.list = w.list[:0]
 	w.row = row{failed: f, from: from}
 	return w.write(ctx, &w.row, f.IngestedAt)
+}
+
+// WriteAlert takes one row of alerts, as WriteEvent does.
+func (w *Writer) WriteAlert(ctx context.Context, a *event.Alert, from Provenance) error {
+	w.list = append(w.list[:0], a.Reasons...)
+	w.row = row{alert: a, from: from}
+	return w.write(ctx, &w.row, a.DetectedAt)
 }
 
 func (w *Writer) write(ctx context.Context, r *row, ingested int64) error {
@@ -149,7 +157,7 @@ func (w *Writer) write(ctx context.Context, r *row, ingested int64) error {
 	if err != nil {
 		return err
 	}
-	d.block.add(r, w.text, w.products, bytes)
+	d.block.add(r, w.text, w.list, bytes)
 	w.rows++
 	w.bytes += int64(bytes)
 	w.newest = max(w.newest, ingested)

@@ -22,7 +22,7 @@ const maxAmount = 1_000_000_000_000_000_000
 // check validates a row before any of it is taken: iceberg-go and Parquet would store what readers then refuse, or read back as something else. It leaves
 // the text values in w.text and gives the row's size.
 func (w *Writer) check(r *row) (int, error) {
-	bytes := 8 * (len(w.layout.ints) + len(w.layout.longs) + len(w.layout.optLongs))
+	bytes := 8 * (len(w.layout.ints) + len(w.layout.longs) + len(w.layout.optLongs) + len(w.layout.doubles))
 	for i := range w.layout.texts {
 		s := &w.layout.texts[i]
 		v := s.text(r)
@@ -54,14 +54,14 @@ func (w *Writer) check(r *row) (int, error) {
 			return 0, &RowError{s.column.Name, err}
 		}
 	}
-	if r.event == nil {
-		if r.failed.ID == "" {
-			return 0, &RowError{"failed_id", errors.New("is required, but empty")}
-		}
-		return bytes, nil
+	if r.id() == "" {
+		return 0, &RowError{w.columns.Lookup[0], errors.New("is required, but empty")}
 	}
-	if r.event.ID == "" {
-		return 0, &RowError{"event_id", errors.New("is required, but empty")}
+	for _, s := range w.list {
+		if !utf8.ValidString(s) {
+			return 0, &RowError{w.layout.listName, errors.New("is not UTF-8")}
+		}
+		bytes += len(s)
 	}
 	if w.layout.items >= 0 {
 		for i := range r.event.Items {
@@ -74,12 +74,6 @@ func (w *Writer) check(r *row) (int, error) {
 	}
 	for i := range r.promoted {
 		bytes += 8 + len(r.promoted[i].Text)
-	}
-	for _, p := range w.products {
-		if !utf8.ValidString(p) {
-			return 0, &RowError{"product_ids", errors.New("is not UTF-8")}
-		}
-		bytes += len(p)
 	}
 	return bytes, nil
 }

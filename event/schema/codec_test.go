@@ -216,7 +216,7 @@ func TestNoColumnHasAReservedName(t *testing.T) {
 		"_partition": true, "_file": true, "_pos": true, "_deleted": true, "_spec_id": true, "partition": true, "table": true,
 		"_table_suffix": true, "_file_name": true, "_row_timestamp": true, "__root__": true, "_colidentifier": true,
 	}
-	for _, tab := range Tables() {
+	for _, tab := range LakeTables() {
 		for _, c := range tab.Columns {
 			if reserved[c.Name] || c.Name[0] == '_' {
 				t.Errorf("%s.%s is reserved by Iceberg, Spark or BigQuery", tab.Name, c.Name)

@@ -68,7 +68,7 @@ func TestFieldIDsAreCompleteUniqueAndNeverChange(t *testing.T) {
 		}
 	}
 	changed := false
-	for _, tab := range Tables() {
+	for _, tab := range LakeTables() {
 		ids := have[tab.Name]
 		if ids == nil {
 			ids = map[string]int{}

@@ -4,16 +4,25 @@ import (
 	_ "embed"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"sync"
 
 	"millrace/event"
 )
 
-// Table is one event table as ClickHouse, Iceberg and BigQuery hold it.
+// Table is one table as Iceberg holds it, and where it is of events also ClickHouse and BigQuery.
 type Table struct {
 	Name    string
 	Topic   string // whose records are its rows
 	Columns []Column
+	Day     string   // column by whose day it is partitioned: when the platform knew the row, so that a day closes
+	Lookup  []string // columns by whose values rows are looked for; the first is a row's id
+	Counted bool     // rows have a place on a raw topic, and control totals count them
+}
+
+// Has says whether there is a column of that name.
+func (t Table) Has(column string) bool {
+	return slices.ContainsFunc(t.Columns, func(c Column) bool { return c.Name == column })
 }
 
 // Column is one column of a table.
@@ -47,7 +56,7 @@ var ids = sync.OnceValues(func() (map[string]map[string]int, error) {
 	return m, json.Unmarshal(idsJSON, &m)
 })
 
-// Tables lists events_* and failed_events, without field ids.
+// Tables lists events_* and failed_events, which ClickHouse and the lake hold in the same columns, without field ids.
 func Tables() []Table {
 	var out []Table
 	for _, c := range event.Categories() {
@@ -57,7 +66,7 @@ func Tables() []Table {
 			byName[f.Name] = f
 			order = append(order, f)
 		}
-		t := Table{Name: c.Table(), Topic: c.EventsTopic()}
+		t := Table{Name: c.Table(), Topic: c.EventsTopic(), Day: "ingested_at", Lookup: []string{"event_id", "visitor_id"}, Counted: true}
 		for _, n := range lead {
 			t.Columns = append(t.Columns, column(byName[n]))
 			delete(byName, n)
@@ -69,7 +78,7 @@ func Tables() []Table {
 		}
 		out = append(out, t)
 	}
-	failed := Table{Name: "failed_events", Topic: event.TopicEventsFailed}
+	failed := Table{Name: "failed_events", Topic: event.TopicEventsFailed, Day: "ingested_at", Lookup: []string{"failed_id"}, Counted: true}
 	for _, l := range []Layer{FromProducer, FromHot} {
 		for _, f := range pick(failedFields, event.Custom, l) {
 			failed.Columns = append(failed.Columns, column(f))
@@ -79,6 +88,16 @@ func Tables() []Table {
 		failed.Columns = append(failed.Columns, column(f))
 	}
 	return append(out, failed)
+}
+
+// LakeTables lists the tables that the stream writes to the lake, without field ids: Tables, and alerts, which ClickHouse holds in a form of its own, as a confirmed alert
+// replaces its provisional one there. The lake has the confirmed ones, each once.
+func LakeTables() []Table {
+	alerts := Table{Name: "alerts", Topic: event.TopicAlerts, Day: "detected_at", Lookup: []string{"alert_id", "key"}}
+	for _, f := range slices.Concat(alertFields, []Field{kafkaTopicColumn, kafkaPartColumn, kafkaOffsColumn}) {
+		alerts.Columns = append(alerts.Columns, column(f))
+	}
+	return append(Tables(), alerts)
 }
 
 func column(f Field) Column {
@@ -91,13 +110,13 @@ func column(f Field) Column {
 	return c
 }
 
-// TableNamed gives a table with its field ids.
+// TableNamed gives a table of the lake with its field ids.
 func TableNamed(name string) (Table, error) {
 	all, err := ids()
 	if err != nil {
 		return Table{}, fmt.Errorf("field ids: %w", err)
 	}
-	for _, t := range Tables() {
+	for _, t := range LakeTables() {
 		if t.Name != name {
 			continue
 		}

@@ -17,7 +17,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"millrace/activities"
-	"millrace/event"
+	"millrace/event/schema"
 	"millrace/internal/fault"
 	"millrace/lakehouse"
 	"millrace/olap"
@@ -201,12 +201,8 @@ carries the table's offsets over them. The sink, which its supervisor starts aga
 
 // topicOf is the topic that a table is fed from.
 func topicOf(table string) (string, bool) {
-	for _, c := range event.Categories() {
-		if c.Table() == table {
-			return c.EventsTopic(), true
-		}
-	}
-	return event.TopicEventsFailed, table == lakehouse.FailedTable
+	t, err := schema.TableNamed(table)
+	return t.Topic, err == nil
 }
 
 // firstOffsets asks Kafka for the first offsets that it holds of a topic.

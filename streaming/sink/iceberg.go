@@ -19,7 +19,7 @@ import (
 	"millrace/lakehouse"
 )
 
-// Iceberg takes events.* and events.failed into the lakehouse, one table a topic. The head of each table says how far it has got; on start, after a rebalance and
+// Iceberg takes events.*, events.failed and alerts into the lakehouse, one table a topic. The head of each table says how far it has got; on start, after a rebalance and
 // whenever the head turns out to be elsewhere, the sink goes there.
 //
 // Several members may share the topics, also partitions of one topic: each commits the offsets of its own partitions, by compare-and-swap on the head.
@@ -41,6 +41,7 @@ type Iceberg struct {
 	dec    *schema.EventDecoder
 	event  event.Event
 	failed event.Failed
+	alert  event.Alert
 
 	// mu makes the loop and the group's callbacks take turns with the tables.
 	mu     sync.Mutex
@@ -59,9 +60,10 @@ func NewIceberg(cfg IcebergConfig, cat *lakehouse.Catalog, codecs *schema.Codecs
 	}
 	s := &Iceberg{cfg: cfg, cat: cat, codecs: codecs, opts: opts, log: log, m: newIcebergMetrics(reg), now: time.Now, dec: codecs.NewEventDecoder(), tables: map[string]*icebergTable{}}
 	for _, c := range event.Categories() {
-		s.add(&icebergTable{topic: c.EventsTopic(), name: c.Table(), cat: c})
+		s.add(&icebergTable{topic: c.EventsTopic(), name: c.Table(), events: true, cat: c, rows: eventRows{s, c}})
 	}
-	s.add(&icebergTable{topic: event.TopicEventsFailed, name: lakehouse.FailedTable, failed: true})
+	s.add(&icebergTable{topic: event.TopicEventsFailed, name: lakehouse.FailedTable, rows: failedRows{s}})
+	s.add(&icebergTable{topic: event.TopicAlerts, name: lakehouse.AlertsTable, rows: alertRows{s}})
 	return s, nil
 }
 
@@ -228,7 +230,7 @@ func (s *Iceberg) commitDue(ctx context.Context) {
 	now := s.now()
 	if all, version, changed := s.promotions.since(s.promoted); changed {
 		for _, t := range s.order {
-			if ps := all[t.cat]; !t.failed && len(ps) > 0 && !slices.Equal(ps, t.promoted) {
+			if ps := all[t.cat]; t.events && len(ps) > 0 && !slices.Equal(ps, t.promoted) {
 				t.adding, t.addAt = ps, now
 			}
 		}

@@ -47,7 +47,7 @@ func (s *Iceberg) failedOf(ctx context.Context, t *icebergTable, r *kgo.Record, 
 	}
 	payload := base64.StdEncoding.EncodeToString(r.Value)
 	var e event.Event
-	if !t.failed && s.codecs.NewEventDecoder().DecodeEnriched(ctx, t.cat, r.Value, &e) == nil {
+	if t.events && s.codecs.NewEventDecoder().DecodeEnriched(ctx, t.cat, r.Value, &e) == nil {
 		f.Tenant, f.Source, f.EventID = strings.ToValidUTF8(e.Tenant, "\uFFFD"), strings.ToValidUTF8(e.Source, "\uFFFD"), strings.ToValidUTF8(e.ID, "\uFFFD")
 		if e.ReceivedAt > 0 && e.ReceivedAt <= now {
 			f.ReceivedAt = e.ReceivedAt

@@ -23,8 +23,9 @@ type icebergTable struct {
 	s      *Iceberg
 	topic  string
 	name   string
+	events bool // events_*, of category cat
 	cat    event.Category
-	failed bool
+	rows   icebergRows
 
 	topicID string
 	parts   map[int32]*icebergPart // that we own
@@ -114,20 +115,14 @@ func (t *icebergTable) take(ctx context.Context, fetched kgo.FetchTopicPartition
 // row gives one record to the writer. A record that cannot be decoded or stored is a RowError.
 func (t *icebergTable) row(ctx context.Context, r *kgo.Record) error {
 	from := lakehouse.Provenance{Topic: r.Topic, Partition: r.Partition, Offset: r.Offset}
-	var err error
-	if t.failed {
-		t.s.failed = event.Failed{}
-		err = t.s.codecs.Decode(ctx, t.topic, r.Value, &t.s.failed)
-	} else {
-		err = t.s.dec.DecodeEnriched(ctx, t.cat, r.Value, &t.s.event)
-	}
+	erased, err := t.rows.decode(ctx, r.Value)
 	if err != nil {
 		if id, _ := fault.IDOf(err); id == "MR-EVT-003" { // the registry may be away, or behind
 			return err
 		}
 		return &lakehouse.RowError{Err: err}
 	}
-	if t.failed && t.s.erasures.dropsFailed(&t.s.failed) || !t.failed && t.s.erasures.dropsEvent(&t.s.event) {
+	if erased {
 		return nil // the vector goes on without it
 	}
 	if t.w != nil && t.stale && t.w.Rows() == 0 {
@@ -143,11 +138,7 @@ func (t *icebergTable) row(ctx context.Context, r *kgo.Record) error {
 	if t.w.Rows() == 0 {
 		t.first = t.s.now()
 	}
-	if t.failed {
-		err = t.w.WriteFailed(ctx, &t.s.failed, from)
-	} else {
-		err = t.w.WriteEvent(ctx, &t.s.event, from)
-	}
+	err = t.rows.write(ctx, t.w, from)
 	var refused *lakehouse.RowError
 	if err != nil && !errors.As(err, &refused) { // the files are lost, and with them rows already taken
 		t.discard(ctx)

@@ -86,7 +86,7 @@ func TestEveryTableOfClickHouseIsInTheInventory(t *testing.T) {
 func TestEveryTableOfTheLakehouseIsInTheInventory(t *testing.T) {
 	t.Parallel()
 	tables := lakehouse.StreamTables()
-	for _, table := range schema.Tables() {
+	for _, table := range schema.LakeTables() {
 		tables = append(tables, table.Name)
 	}
 	for _, table := range tables {
@@ -100,7 +100,7 @@ func TestEveryTableOfTheLakehouseIsInTheInventory(t *testing.T) {
 
 func TestEveryPersonalColumnIsOne(t *testing.T) {
 	t.Parallel()
-	for _, table := range schema.Tables() {
+	for _, table := range schema.LakeTables() {
 		h, _ := event.Held(event.StoreIceberg, table.Name)
 		for _, f := range h.Fields {
 			if !slices.ContainsFunc(table.Columns, func(c schema.Column) bool { return c.Name == f }) {
