@@ -115,12 +115,9 @@ func (t *icebergTable) take(ctx context.Context, fetched kgo.FetchTopicPartition
 // row gives one record to the writer. A record that cannot be decoded or stored is a RowError.
 func (t *icebergTable) row(ctx context.Context, r *kgo.Record) error {
 	from := lakehouse.Provenance{Topic: r.Topic, Partition: r.Partition, Offset: r.Offset}
-	erased, err := t.rows.decode(ctx, r.Value)
+	erased, err := t.rows.decode(ctx, r)
 	if err != nil {
-		if id, _ := fault.IDOf(err); id == "MR-EVT-003" { // the registry may be away, or behind
-			return err
-		}
-		return &lakehouse.RowError{Err: err}
+		return err
 	}
 	if erased {
 		return nil // the vector goes on without it

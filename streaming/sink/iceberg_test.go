@@ -33,6 +33,7 @@ type icebergBench struct {
 	dir     string
 	cat     *lakehouse.Catalog
 	sent    map[string]*lakehouse.Totals // by table: what must be there
+	alerts  map[string]int64             // confirmed alerts that were sent, by id, with their times
 	next    int
 	txns    int
 }
@@ -43,7 +44,7 @@ const icebergPartitions = 3
 func newIcebergBench(t *testing.T) *icebergBench {
 	t.Helper()
 	t.Parallel()
-	topics := []string{event.TopicEventsFailed, event.TopicRawFailed}
+	topics := []string{event.TopicEventsFailed, event.TopicRawFailed, event.TopicAlerts}
 	for _, c := range event.Categories() {
 		topics = append(topics, c.EventsTopic())
 	}
@@ -52,7 +53,7 @@ func newIcebergBench(t *testing.T) *icebergBench {
 		t.Fatal(err)
 	}
 	t.Cleanup(cluster.Close)
-	b := &icebergBench{t: t, cluster: cluster, opts: []kgo.Opt{kgo.SeedBrokers(cluster.ListenAddrs()...)}, dir: t.TempDir(), codecs: icebergCodecs(t), sent: map[string]*lakehouse.Totals{}}
+	b := &icebergBench{t: t, cluster: cluster, opts: []kgo.Opt{kgo.SeedBrokers(cluster.ListenAddrs()...)}, dir: t.TempDir(), codecs: icebergCodecs(t), sent: map[string]*lakehouse.Totals{}, alerts: map[string]int64{}}
 	b.cl, err = kgo.NewClient(append(b.opts, kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.TransactionalID("hot"))...)
 	if err != nil {
 		t.Fatal(err)
@@ -274,7 +275,7 @@ func (b *icebergBench) difference() error {
 			return fmt.Errorf("table %s (-want +got):\n%s", name, d)
 		}
 	}
-	return nil
+	return b.alertsDifference()
 }
 
 func (b *icebergBench) exact() {
