@@ -41,7 +41,7 @@ func appendAlerts(t testing.TB, c *Catalog, from, to int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.Append(t.Context(), AlertsTable, files, at(0, int64(from)), at(0, int64(to))); err != nil {
+	if _, err := c.Append(t.Context(), AlertsTable, files, at(0, from), at(0, to)); err != nil {
 		t.Fatal(err)
 	}
 }
