@@ -80,6 +80,30 @@ func totals(t *testing.T, conn driver.Conn, c event.Category, from, to int, more
 	}
 }
 
+// alerts appends alerts to their table.
+func (b *batchTest) alerts(t *testing.T, from int64, ids ...string) {
+	t.Helper()
+	w, err := b.cat.NewWriter(t.Context(), lakehouse.AlertsTable)
+	if err != nil {
+		t.Fatal(err)
+	}
+	next := from
+	for _, id := range ids {
+		a := &event.Alert{AlertID: id, Kind: event.AlertFraud, Tenant: "default", Entity: event.EntityVisitor, Key: "v-1", OccurredAt: 1_772_323_200_000_000, DetectedAt: 1_772_323_201_000_000, Confirmed: true}
+		if err := w.WriteAlert(t.Context(), a, lakehouse.Provenance{Topic: event.TopicAlerts, Offset: next}); err != nil {
+			t.Fatal(err)
+		}
+		next++
+	}
+	made, err := w.Finish(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.cat.Append(t.Context(), lakehouse.AlertsTable, made, lakehouse.Vector{"topic": {0: from}}, lakehouse.Vector{"topic": {0: next}}); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func (b *batchTest) publishedAt(t *testing.T, table string) int64 {
 	t.Helper()
 	r, err := b.cat.Ref(t.Context(), table, lakehouse.RefPublished)
@@ -123,6 +147,22 @@ func TestPublishTableMovesOnlyToWhatTheControlTotalsProve(t *testing.T) {
 	res, err := b.published(t, b.publish(t, `{"table": "events_page"}`))
 	if err != nil || res.Outcome != name.Empty || b.publishedAt(t, table) != 0 {
 		t.Errorf("%+v: %v", res, err)
+	}
+
+	t.Log("alerts, which nothing counts, are published when their ids are there, once")
+	for lo, ids := range [][]string{{"a1", "a2"}, {"a3", "a1"}} {
+		b.alerts(t, int64(2*lo), ids...)
+		head, err := b.cat.Head(t.Context(), lakehouse.AlertsTable)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res, err := b.published(t, b.publish(t, `{"table": "alerts"}`))
+		switch at := b.publishedAt(t, lakehouse.AlertsTable); {
+		case lo == 0 && (err != nil || res.Outcome != name.Published || at != head.SnapshotID || res.Numbers[lakehouse.CheckNew] != 2):
+			t.Errorf("%+v: %v", res, err)
+		case lo == 1 && (err == nil || !strings.Contains(err.Error(), "1 new rows have the") || at == head.SnapshotID):
+			t.Errorf("an alert is there twice, and is published: %+v, %v", res, err)
+		}
 	}
 
 	t.Log("what equals its control totals is published, and tagged")

@@ -23,7 +23,7 @@ class Sums:
         if "row_hash" in columns:
             self.ids.update(zip(columns["tenant"], columns["source"], columns["event_id"]))
         else:
-            self.ids.update(columns["failed_id"])
+            self.ids.update(columns["failed_id" if "failed_id" in columns else "alert_id"])
         for h in columns.get("row_hash", ()):
             self.hash_lo += h & 0xFFFFFFFF
             self.hash_hi += (h >> 32) & 0xFFFFFFFF
