@@ -159,7 +159,7 @@ func (c *Catalog) checkUncounted(ctx context.Context, t schema.Table, o CheckOpt
 			return err
 		}
 		for i := range id.Len() {
-			if id.Value(i) == "" {
+			if id.Value(i) == "" || tenant.Value(i) == "" {
 				out.Numbers[CheckEmpty]++
 			}
 			if err := ids.add(event.Fingerprint(tenant.Value(i), "", id.Value(i)), true); err != nil {
