@@ -120,7 +120,8 @@ func without(t testing.TB, name string, gone ...string) schema.Table {
 	for _, g := range gone {
 		drop[g] = true
 	}
-	out := schema.Table{Name: full.Name, Topic: full.Topic}
+	out := full
+	out.Columns = nil
 	for _, c := range full.Columns {
 		if drop[c.Name] {
 			continue

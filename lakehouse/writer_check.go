@@ -57,12 +57,6 @@ func (w *Writer) check(r *row) (int, error) {
 	if r.id() == "" {
 		return 0, &RowError{w.columns.Lookup[0], errors.New("is required, but empty")}
 	}
-	for _, s := range w.list {
-		if !utf8.ValidString(s) {
-			return 0, &RowError{w.layout.listName, errors.New("is not UTF-8")}
-		}
-		bytes += len(s)
-	}
 	if w.layout.items >= 0 {
 		for i := range r.event.Items {
 			n, err := w.checkItem(&r.event.Items[i])
@@ -74,6 +68,12 @@ func (w *Writer) check(r *row) (int, error) {
 	}
 	for i := range r.promoted {
 		bytes += 8 + len(r.promoted[i].Text)
+	}
+	for _, s := range w.list {
+		if !utf8.ValidString(s) {
+			return 0, &RowError{w.layout.listName, errors.New("is not UTF-8")}
+		}
+		bytes += len(s)
 	}
 	return bytes, nil
 }
