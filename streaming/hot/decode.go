@@ -89,7 +89,7 @@ func (o *operator) refuse(in int, r *kgo.Record, at int64, total *totals, reason
 			}
 		}
 	}
-	if reason != event.ReasonMalformed { // it could be read
+	if reason != event.ReasonMalformed && reason != event.ReasonSize { // it could be read, and was
 		f.EventID, f.Tenant, f.Source = o.e.ID, o.e.Tenant, o.e.Source
 	}
 	f.ID = event.FailedID(f.Tenant, f.Source, reason, r.Value)

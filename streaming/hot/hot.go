@@ -130,6 +130,18 @@ func (o *operator) Process(in int, r *kgo.Record) error {
 	return o.takeEvent(in, r, at, total)
 }
 
+// Refused implements streaming.Refuser: a record whose key is too long is read like any other, so that control totals agree, and kept as a failed event.
+func (o *operator) Refused(in int, r *kgo.Record) error {
+	at := r.Timestamp.UnixMicro()
+	o.spans.begin(r)
+	o.dedup.advance(at)
+	total, err := o.ledger.count(in, r.Offset, at)
+	if err != nil {
+		return err
+	}
+	return o.refuse(in, r, at, total, event.ReasonSize, "", fmt.Errorf("the record's key has %d bytes: more than stream.max_key_bytes", len(r.Key)))
+}
+
 // Timer implements streaming.Operator.
 func (o *operator) Timer(tm streaming.Timer) error {
 	if j := o.jobs.owners[tm.Owner]; j != nil {

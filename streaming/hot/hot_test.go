@@ -374,6 +374,9 @@ func TestWhatIsNoEventIsKept(t *testing.T) {
 			if f.ID != event.FailedID("default", "", c.reason, value) {
 				t.Errorf("failed_id %s is not that of its tenant, reason and payload", f.ID)
 			}
+			if n := r.counter("page", "failed"); n != 2 {
+				t.Errorf("%v records are counted as failed, want both", n)
+			}
 			l := decodeAll[event.LedgerEntry](r, event.TopicLedger)
 			if len(l) != 1 || l[0].Failed != 2 || l[0].Count != 1 || l[0].RawTo != 3 {
 				t.Errorf("control totals %+v, want 2 failed and 1 row of 3", l)
