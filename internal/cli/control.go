@@ -50,17 +50,15 @@ func (a *app) status() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			var tasks []taskStatus
-			var inForce rulesStatus
+			stream := streamStatus{Topologies: []topologyStatus{}}
 			if e, err := workers.LoadEndpoints(cfg.Data); err == nil { // written once everything is up
-				tasks, inForce = streamTasks(c.Context(), e)
+				stream = streamOf(c.Context(), e)
 			}
 			if a.output == "json" {
 				return a.json(struct {
 					supervisor.Report
-					Tasks []taskStatus `json:"tasks"`
-					Rules rulesStatus  `json:"rules"`
-				}{r, tasks, inForce})
+					streamStatus
+				}{r, stream})
 			}
 			rows := [][]string{{"NAME", "STATE", "PID", "RESTARTS", "SINCE", "DETAIL"}}
 			for _, s := range r.Children {
@@ -74,23 +72,39 @@ func (a *app) status() *cobra.Command {
 				}
 				rows = append(rows, []string{s.Name, string(s.Phase), pid, strconv.Itoa(s.Restarts), time.Since(s.Since).Round(time.Second).String(), detail})
 			}
-			if err := a.table(rows); err != nil || len(tasks) == 0 {
+			if err := a.table(rows); err != nil {
 				return err
 			}
-			if _, err := fmt.Fprintln(a.out); err != nil {
-				return fmt.Errorf("writing a table: %w", err)
-			}
-			if err := a.table(taskRows(tasks)); err != nil || inForce.line() == "" {
-				return err
-			}
-			if _, err := fmt.Fprintln(a.out, inForce.line()); err != nil {
-				return fmt.Errorf("writing what rules are in force: %w", err)
-			}
-			return nil
+			return a.showStream(stream)
 		},
 	}
 	a.outputs(c, "table", "json")
 	return c
+}
+
+// showStream writes the tables of the stream, if any role told of it.
+func (a *app) showStream(s streamStatus) error {
+	var tables [][][]string
+	if len(s.Topologies) > 0 {
+		tables = append(tables, guaranteeRows(s.Topologies))
+	}
+	if len(s.Tasks) > 0 {
+		tables = append(tables, taskRows(s.Tasks))
+	}
+	for _, rows := range tables {
+		if _, err := fmt.Fprintln(a.out); err != nil {
+			return fmt.Errorf("writing a table: %w", err)
+		}
+		if err := a.table(rows); err != nil {
+			return err
+		}
+	}
+	if line := s.Rules.line(); line != "" {
+		if _, err := fmt.Fprintln(a.out, line); err != nil {
+			return fmt.Errorf("writing what rules are in force: %w", err)
+		}
+	}
+	return nil
 }
 
 func (a *app) child() *cobra.Command {

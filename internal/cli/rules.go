@@ -317,7 +317,8 @@ func (a *app) rulesStatus() *cobra.Command {
 				return err
 			}
 			if e, err := workers.LoadEndpoints(cfg.Data); err == nil { // of a platform on this machine
-				tasks, inForce = streamTasks(c.Context(), e)
+				said := streamOf(c.Context(), e)
+				tasks, inForce = said.Tasks, said.Rules
 			}
 			rec = inForceOf(rec, inForce, past)
 			tasks = slices.DeleteFunc(tasks, func(t taskStatus) bool { return t.RulesVersion == nil })

@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
 
+	"millrace/streaming"
 	"millrace/workers"
 )
 
@@ -44,6 +45,20 @@ type rulesStatus struct {
 	Refused *refusedRules `json:"refused"`         // null: the last set is usable
 }
 
+// topologyStatus is what a stage of a topology promises.
+type topologyStatus struct {
+	Topology  string `json:"topology"`
+	Stage     string `json:"stage"`
+	Guarantee string `json:"guarantee"` // exactly_once, at_least_once, or mixed where workers differ
+}
+
+// streamStatus is what the roles say of the stream.
+type streamStatus struct {
+	Topologies []topologyStatus `json:"topologies"`
+	Tasks      []taskStatus     `json:"tasks"`
+	Rules      rulesStatus      `json:"rules"`
+}
+
 // refusedRules is a set that cannot be used: the one before stays in force.
 type refusedRules struct {
 	Version int    `json:"version"` // 0: it could not be read
@@ -55,12 +70,31 @@ const (
 	metricsWithin = 2 * time.Second
 )
 
-// streamTasks asks the roles for stream tasks and their rules. A role that does not answer has none to tell of: its line in the table of parts says why.
-func streamTasks(ctx context.Context, e workers.Endpoints) ([]taskStatus, rulesStatus) {
+// mixed is the guarantee of a stage whose workers differ: the weaker one holds.
+const mixed = "mixed"
+
+// addGuarantees takes over what the workers of a process promise.
+func (s *streamStatus) addGuarantees(families map[string]*dto.MetricFamily) {
+	for _, m := range families[streamMetric+"exactly_once_workers"].GetMetric() {
+		t := topologyStatus{label(m, "topology"), label(m, "stage"), streaming.AtLeastOnce}
+		if m.GetGauge().GetValue() > 0 {
+			t.Guarantee = streaming.ExactlyOnce
+		}
+		i := slices.IndexFunc(s.Topologies, func(x topologyStatus) bool { return x.Topology == t.Topology && x.Stage == t.Stage })
+		switch {
+		case i < 0:
+			s.Topologies = append(s.Topologies, t)
+		case s.Topologies[i].Guarantee != t.Guarantee:
+			s.Topologies[i].Guarantee = mixed
+		}
+	}
+}
+
+// streamOf asks the roles for stream tasks, what they promise and their rules. A role that does not answer has none to tell of: its line in the table of parts says why.
+func streamOf(ctx context.Context, e workers.Endpoints) streamStatus {
 	var mu sync.Mutex
 	var wg sync.WaitGroup
-	var out []taskStatus
-	var of rulesStatus
+	out := streamStatus{Topologies: []topologyStatus{}}
 	for _, address := range e.Metrics {
 		wg.Go(func() {
 			families, err := metricsOf(ctx, address)
@@ -69,15 +103,28 @@ func streamTasks(ctx context.Context, e workers.Endpoints) ([]taskStatus, rulesS
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			out = append(out, tasksOf(families)...)
-			of.add(families)
+			out.Tasks = append(out.Tasks, tasksOf(families)...)
+			out.Rules.add(families)
+			out.addGuarantees(families)
 		})
 	}
 	wg.Wait()
-	slices.SortFunc(out, func(a, b taskStatus) int {
+	slices.SortFunc(out.Topologies, func(a, b topologyStatus) int {
+		return cmp.Or(cmp.Compare(a.Topology, b.Topology), cmp.Compare(a.Stage, b.Stage))
+	})
+	slices.SortFunc(out.Tasks, func(a, b taskStatus) int {
 		return cmp.Or(cmp.Compare(a.Topology, b.Topology), cmp.Compare(a.Stage, b.Stage), cmp.Compare(a.Partition, b.Partition))
 	})
-	return out, of
+	return out
+}
+
+// guaranteeRows is the table of guarantees; the first row is the head.
+func guaranteeRows(topologies []topologyStatus) [][]string {
+	rows := [][]string{{"TOPOLOGY", "GUARANTEE"}}
+	for _, t := range topologies {
+		rows = append(rows, []string{t.Topology + "." + t.Stage, t.Guarantee})
+	}
+	return rows
 }
 
 // add takes over what a process says of rules. Of several, the one that refuses speaks.
