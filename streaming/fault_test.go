@@ -195,36 +195,81 @@ func (o *refusing) Refused(_ int, r *kgo.Record) error {
 	return nil
 }
 
-// TestAClockAYearOffInOnePartitionMovesNoOther: its own watermark runs ahead; those of the others do not.
+// TestAClockAYearOffInOnePartitionMovesNoOther: what is a year ahead moves its own watermark and those of no others; what is a year behind is late by itself. Both are
+// counted, and every record is processed.
 func TestAClockAYearOffInOnePartitionMovesNoOther(t *testing.T) {
 	t.Parallel()
-	b := newBed(t, kfakeBrokers(t), "clock", 3, true)
-	w := b.start("w0", nil)
-	b.ready(w)
-	now := time.Now().UnixMicro()
 	year := (365 * 24 * time.Hour).Microseconds()
-	b.feed("x", 20, now)
-	off := record("k0", now+year, "off")
-	off.Topic, off.Partition = b.prefix+"in.a", 1
-	must(t, b.cl.ProduceSync(t.Context(), off).FirstErr())
-	b.feed("y", 20, now+1_000_000)
-	b.count(121)
-	rows := map[int32]int{}
-	eventually(t, patience, func() string { // windows show once a second
-		clear(rows)
-		for _, r := range b.all(rowTopic) {
-			rows[r.Partition]++
-		}
-		if rows[0] == 0 || rows[1] == 0 || rows[2] == 0 {
-			return fmt.Sprintf("rows by partition: %v", rows)
-		}
-		return ""
-	})
-	must(t, w.stop())
-	late := 0
-	for _, r := range b.all(lateTopic) {
-		if late++; r.Partition != 1 {
-			t.Errorf("a record of partition %d is late", r.Partition)
+	for _, c := range []struct {
+		name string
+		off  int64
+	}{{"ahead", year}, {"behind", -year}} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			b := newBed(t, kfakeBrokers(t), "clock-"+c.name, 3, true)
+			w := b.start("w0", nil)
+			b.ready(w)
+			now := time.Now().UnixMicro()
+			b.feed("x", 20, now)
+			b.count(60)
+			off := record("k0", now+c.off, "off")
+			off.Topic, off.Partition = b.prefix+"in.a", 1
+			must(t, b.cl.ProduceSync(t.Context(), off).FirstErr())
+			b.feed("y", 20, now+1_000_000)
+			b.count(121)
+			rows := map[int32]int{}
+			eventually(t, patience, func() string { // windows show once a second
+				clear(rows)
+				for _, r := range b.all(rowTopic) {
+					rows[r.Partition]++
+				}
+				if rows[0] == 0 || rows[1] == 0 || rows[2] == 0 {
+					return fmt.Sprintf("rows by partition: %v", rows)
+				}
+				return ""
+			})
+			late := 0
+			eventually(t, patience, func() string { // what is late is counted as such
+				late = 0
+				for _, r := range b.all(lateTopic) {
+					if late++; r.Partition != 1 {
+						t.Errorf("a record of partition %d is late", r.Partition)
+					}
+				}
+				if n := w.dropped(t); n != late || c.off < 0 && late == 0 {
+					return fmt.Sprintf("%d records are late and %d are counted", late, n)
+				}
+				return ""
+			})
+			if c.off < 0 && late != 1 {
+				t.Errorf("%d records are late, want the one that is a year behind", late)
+			}
+			eventually(t, patience, func() string { // so does the status show it
+				for _, s := range w.Status() {
+					if ahead := s.WatermarkDelay == 0; ahead != (s.Partition == 1 && c.off > 0) {
+						return fmt.Sprintf("the watermark of partition %d is %s behind the clock", s.Partition, s.WatermarkDelay)
+					}
+				}
+				return ""
+			})
+			must(t, w.stop())
+		})
+	}
+}
+
+// dropped is how many events the worker counted that came after their windows.
+func (r *running) dropped(t testing.TB) (n int) {
+	t.Helper()
+	families, err := r.reg.Gather()
+	must(t, err)
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			for _, l := range m.GetLabel() {
+				if f.GetName() == "millrace_stream_window_events_total" && l.GetName() == "outcome" && l.GetValue() == "dropped" {
+					n += int(m.GetCounter().GetValue())
+				}
+			}
 		}
 	}
+	return n
 }
