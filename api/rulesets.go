@@ -21,7 +21,14 @@ type ruleSets struct {
 	Rules    []ruleJSON  `json:"rules"`
 	Tasks    []rulesTask `json:"tasks"`
 	Rejected int64       `json:"rejected"`
+	Refused  []refused   `json:"refused"`
 	Applied  []appliedAt `json:"applied"`
+}
+
+// refused is a set that the stream cannot use, while it is the last one on the topic control. Several roles may say different things of it.
+type refused struct {
+	Version int    `json:"version"` // 0: it could not be read
+	Reason  string `json:"reason"`
 }
 
 // ruleJSON is one rule of the set in force.
@@ -78,7 +85,7 @@ func (a *API) serveRules(r *http.Request) ([]byte, error) {
 		if err != nil {
 			return nil, defectError{err}
 		}
-		out := &ruleSets{AsOf: stamp(a.now()), Default: true, Rules: []ruleJSON{}, Tasks: []rulesTask{}, Applied: []appliedAt{}}
+		out := &ruleSets{AsOf: stamp(a.now()), Default: true, Rules: []ruleJSON{}, Tasks: []rulesTask{}, Refused: []refused{}, Applied: []appliedAt{}}
 		for _, s := range applied {
 			out.Applied = append(out.Applied, appliedAt{s.Version, s.Hash, stamp(s.AppliedAt), s.Forced, stamp(s.From), stamp(s.To), int64(s.Events)})
 			set, out.Default = newerRules(set, s, out.Default)
@@ -122,6 +129,14 @@ func (out *ruleSets) tasks(said *sample) {
 		return cmp.Or(cmp.Compare(a.Stage, b.Stage), cmp.Compare(a.Partition, b.Partition))
 	})
 	said.each("millrace_rules_rejected_total", func(_ seriesID, _ map[string]string, v float64) { out.Rejected += int64(v) })
+	said.each("millrace_rules_refused_version", func(_ seriesID, labels map[string]string, v float64) {
+		if r := (refused{int(v), labels["reason"]}); !slices.Contains(out.Refused, r) {
+			out.Refused = append(out.Refused, r)
+		}
+	})
+	slices.SortFunc(out.Refused, func(a, b refused) int {
+		return cmp.Or(cmp.Compare(a.Version, b.Version), cmp.Compare(a.Reason, b.Reason))
+	})
 	switch {
 	case len(out.Tasks) == 0:
 	case slices.ContainsFunc(out.Tasks, func(t rulesTask) bool { return t.Version != out.Version }):

@@ -47,7 +47,7 @@ func TestTheRulesInForceAreThoseOfTheHighestVersionThatCanBeRead(t *testing.T) {
 		return answer[ruleSets](t, s, "/api/v1/rules")
 	}
 	got := get()
-	if got.State != rulesUnknown || !got.Default || got.Version != 1 || got.Hash != first.Hash || len(got.Rules) != len(first.Rules) || got.Rules[0].WindowSeconds != first.Rules[0].Window.Seconds() {
+	if got.State != rulesUnknown || !got.Default || got.Version != 1 || got.Hash != first.Hash || len(got.Rules) != len(first.Rules) || got.Refused == nil || len(got.Refused) != 0 || got.Rules[0].WindowSeconds != first.Rules[0].Window.Seconds() {
 		t.Errorf("before a set was applied, and while no task says anything: %+v", got)
 	}
 	second := strings.Replace(string(first.Source()), "version: 1", "version: 2", 1)
@@ -90,9 +90,13 @@ func TestTheRulesInForceAreThoseOfTheHighestVersionThatCanBeRead(t *testing.T) {
 	if d := cmp.Diff([]int32{1, 3, 2}, applied); d != "" || !got.Applied[1].Forced || got.Applied[2].ReplayEvents != 77 {
 		t.Errorf("%s %+v", d, got.Applied)
 	}
-	text.Store("# TYPE millrace_rules_version gauge\n" + task("visitor", "0", "2") + "# TYPE millrace_rules_rejected_total counter\nmillrace_rules_rejected_total 1\n")
-	if got = after(rulesInForce); got.State != rulesInForce || got.Rejected != 1 {
+	text.Store("# TYPE millrace_rules_version gauge\n" + task("visitor", "0", "2") + "# TYPE millrace_rules_rejected_total counter\nmillrace_rules_rejected_total 1\n" +
+		"# TYPE millrace_rules_refused_version gauge\n" + `millrace_rules_refused_version{reason="MR-RUL-001: line 3: \"threshold\" is 0"} 4` + "\n")
+	if got = after(rulesInForce); got.State != rulesInForce || got.Version != 2 || got.Rejected != 1 {
 		t.Errorf("with one set refused: %+v", got)
+	}
+	if d := cmp.Diff([]refused{{4, `MR-RUL-001: line 3: "threshold" is 0`}}, got.Refused); d != "" {
+		t.Error(d)
 	}
 	if status, body := s.get(t, "/api/v1/rules?x=1"); status != http.StatusBadRequest {
 		t.Errorf("%d %s", status, body)

@@ -1120,9 +1120,15 @@ export interface components {
             /** @description The set that is in force until another is applied. */
             default: boolean;
             hash: string;
+            /** @description The last set on the topic control, while the stream cannot use it, and why; roles may give different reasons. Empty while it is usable. */
+            refused: {
+                reason: string;
+                /** @description 0: the set could not be read. */
+                version: number;
+            }[];
             /**
              * Format: int64
-             * @description Sets on the topic control that the stream could not use since it started; the one before stays in force, and its log says why.
+             * @description Sets on the topic control that the stream could not use since it started; the one before stays in force.
              */
             rejected: number;
             rules: {
