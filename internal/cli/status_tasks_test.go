@@ -123,13 +123,27 @@ func TestTheStatusShowsTheGuaranteeOfEachTopology(t *testing.T) {
 		json string // of the topologies
 		rows [][]string
 	}{
-		{"stages may differ", []string{streamMetricsText}, []topologyStatus{{"hot", "entity", "at_least_once"}, {"hot", "visitor", "exactly_once"}},
+		{
+			"stages may differ",
+			[]string{streamMetricsText},
+			[]topologyStatus{{"hot", "entity", "at_least_once"}, {"hot", "visitor", "exactly_once"}},
 			`[{"topology":"hot","stage":"entity","guarantee":"at_least_once"},{"topology":"hot","stage":"visitor","guarantee":"exactly_once"}]`,
-			[][]string{{"TOPOLOGY", "GUARANTEE"}, {"hot.entity", "at_least_once"}, {"hot.visitor", "exactly_once"}}},
-		{"workers that agree", []string{worker("1"), worker("1")}, []topologyStatus{{"hot", "visitor", "exactly_once"}},
-			`[{"topology":"hot","stage":"visitor","guarantee":"exactly_once"}]`, [][]string{{"TOPOLOGY", "GUARANTEE"}, {"hot.visitor", "exactly_once"}}},
-		{"workers that do not", []string{worker("1"), worker("0"), worker("1")}, []topologyStatus{{"hot", "visitor", "mixed"}},
-			`[{"topology":"hot","stage":"visitor","guarantee":"mixed"}]`, [][]string{{"TOPOLOGY", "GUARANTEE"}, {"hot.visitor", "mixed"}}},
+			[][]string{{"TOPOLOGY", "GUARANTEE"}, {"hot.entity", "at_least_once"}, {"hot.visitor", "exactly_once"}},
+		},
+		{
+			"workers that agree",
+			[]string{worker("1"), worker("1")},
+			[]topologyStatus{{"hot", "visitor", "exactly_once"}},
+			`[{"topology":"hot","stage":"visitor","guarantee":"exactly_once"}]`,
+			[][]string{{"TOPOLOGY", "GUARANTEE"}, {"hot.visitor", "exactly_once"}},
+		},
+		{
+			"workers that do not",
+			[]string{worker("1"), worker("0"), worker("1")},
+			[]topologyStatus{{"hot", "visitor", "mixed"}},
+			`[{"topology":"hot","stage":"visitor","guarantee":"mixed"}]`,
+			[][]string{{"TOPOLOGY", "GUARANTEE"}, {"hot.visitor", "mixed"}},
+		},
 		{"no stream role", []string{""}, []topologyStatus{}, `[]`, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
