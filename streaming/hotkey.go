@@ -36,8 +36,9 @@ const (
 	hotEvery    = 32 // records a sample, on average
 	hotWindow   = 10 * time.Second
 	hotSamples  = 200 // a share of fewer means nothing
-	// HotKeyShare is from where a key is called hot.
-	HotKeyShare = 0.3
+	// HotKeyShare is from where a key is called hot. A sample shows a few per cent more or less than there is, and the sketch tells only what it is sure of: a key of 30 % is to
+	// be found all the same.
+	HotKeyShare = 0.25
 )
 
 // note sees one record in hotEvery.
