@@ -210,6 +210,9 @@ func TestNewRulesAreAppliedBetweenRecordsAndABadSetStaysOut(t *testing.T) {
 	if version != 7 || !strings.Contains(problem, "MR-RUL-001") || !strings.Contains(problem, "threshold") {
 		t.Errorf("version %d, problem %q: want 7, and what is wrong with 8", version, problem)
 	}
+	if v, reason := refusal(t, reg); v != 8 || !strings.Contains(reason, "MR-RUL-001") || !strings.Contains(reason, "threshold") {
+		t.Errorf("the metric says of %v: %q", v, reason)
+	}
 	offer(6, strings.Replace(text, "version: 7", "version: 6", 1))
 	if version, problem = source.Status(); version != 7 || !strings.Contains(problem, "MR-RUL-003") {
 		t.Errorf("version %d, problem %q: an older version is to stay out", version, problem)
@@ -241,6 +244,24 @@ func TestARuleThatIsMetByEverythingDrownsNothing(t *testing.T) {
 	r.pass()
 	if got := r.alerts(); len(got) != 3 {
 		t.Errorf("%d alerts within a minute, want the 3 that are allowed", len(got))
+	}
+	if n := len(r.events(event.Cart)); n != 80 {
+		t.Errorf("%d events came through, want all 80", n)
+	}
+	suppressed := 0.0
+	families, err := r.reg.Gather()
+	r.ok(err)
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			for _, l := range m.GetLabel() {
+				if f.GetName() == "millrace_fraud_alerts_total" && l.GetName() == "outcome" && l.GetValue() == "suppressed" {
+					suppressed += m.GetCounter().GetValue()
+				}
+			}
+		}
+	}
+	if suppressed != 17 {
+		t.Errorf("%v alerts are counted as suppressed, want the other 17", suppressed)
 	}
 }
 

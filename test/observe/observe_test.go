@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"millrace/streaming"
 	"millrace/workers"
 )
 
@@ -199,5 +200,19 @@ func TestMetricsOfAnExpressionAreFound(t *testing.T) {
 	want := []use{{"millrace_a_total", []string{"code", "job"}}, {"up", []string{"job"}}, {"millrace:b:ratio", nil}}
 	if diff := cmp.Diff(want, got, cmp.AllowUnexported(use{})); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
+	}
+}
+
+// TestTheAlertOfAHotKeyIsRaisedFromWhereAWorkerTellsOfIt: both are below 30 %, so that a visitor that is as much of a partition is told of.
+func TestTheAlertOfAHotKeyIsRaisedFromWhereAWorkerTellsOfIt(t *testing.T) {
+	t.Parallel()
+	a, _ := load(t)
+	i := slices.IndexFunc(a.rules, func(r rule) bool { return r.Alert == "HotKey" })
+	if i < 0 {
+		t.Fatal("there is no such alert")
+	}
+	want := fmt.Sprintf("(millrace_stream_hot_key_share) > %g", streaming.HotKeyShare)
+	if !strings.HasSuffix(a.rules[i].Expr, want) || streaming.HotKeyShare >= 0.3 {
+		t.Errorf("%s, want it to end with %s, below 0.3", a.rules[i].Expr, want)
 	}
 }
