@@ -23,8 +23,12 @@ help: ## Show the targets
 build: ## Build bin/millrace
 	go build -o $(BIN) ./cmd/millrace
 
+.PHONY: fetch
+fetch: ## Bring the modules of Temporal's program, if it is not built, while others are compiled
+	@compgen -G '$(CACHE)/temporal-*' > /dev/null || (cd internal/embedded/temporal && GOWORK=off nohup go list -deps . > /dev/null 2>&1 < /dev/null &)
+
 .PHONY: up
-up: build ## Install what is missing, start the whole platform and stay in the foreground (UP_FLAGS, DATA)
+up: fetch build ## Install what is missing, start the whole platform and stay in the foreground (UP_FLAGS, DATA)
 	$(BIN) up --data $(DATA) $(UP_FLAGS)
 
 .PHONY: down
@@ -43,8 +47,8 @@ test: install $(TOOLS)/.built ## Install what is missing and run the tests of CI
 	rm -f $(CACHE)/flaky.txt
 	$(TOOLS)/gotestsum --format pkgname --format-hide-empty-pkg --rerun-fails=1 --rerun-fails-max-failures=4 --rerun-fails-report=$(CACHE)/flaky.txt --packages=./... -- $(TEST_FLAGS)
 	@if [ -s $(CACHE)/flaky.txt ]; then echo "FLAKY, to be mended:"; cat $(CACHE)/flaky.txt; fi
-	cd internal/embedded/temporal && go vet -trimpath ./... # the flags of its build, so that nothing is compiled twice
-	cd internal/embedded/stores && go vet -trimpath ./...
+	cd internal/embedded/temporal && go vet ./...
+	cd internal/embedded/stores && go vet ./...
 
 .PHONY: test-bigquery-cloud
 test-bigquery-cloud: ## Run the BigQuery suite on a real project (GOOGLE_CLOUD_PROJECT and credentials; it pays for a few queries); says so if it was not run

@@ -58,7 +58,8 @@ func (c *Cache) buildModule(ctx context.Context, name, purpose, source, target s
 		done++
 		c.Progress(name, "compiling", done, total)
 	}
-	args := []string{goTool, "build", "-v", "-trimpath", "-ldflags=-s -w", "-o", target, "."}
+	// With the compiler's flags of the project's own build: what both are made of is compiled once.
+	args := []string{goTool, "build", "-v", "-ldflags=-s -w", "-o", target, "."}
 	if nice, err := lookTool("nice", ""); err == nil {
 		args = append([]string{nice, "-n", "15"}, args...)
 	}
