@@ -27,9 +27,9 @@ type Config struct {
 	InstanceID string `koanf:"instance_id" desc:"slot of this worker in the group, the same after a restart; no two live workers share one"`
 	// TransactionalID is as stable as InstanceID. Default: Group + "." + InstanceID.
 	TransactionalID string `koanf:"transactional_id" desc:"as stable as instance_id; empty: group.instance_id"`
-	// Protocol of the group: classic (default) or consumer, where the broker assigns tasks (KIP-848). Then a worker that comes back after a crash waits until the
-	// broker has given its former life up, which is the broker's group.consumer.session.timeout.ms (45 s); classic, it goes on at once.
-	Protocol string `koanf:"protocol" desc:"protocol of the consumer group: classic, or consumer (KIP-848), where a worker that comes back after a crash waits for the broker's session timeout"`
+	// Protocol of the group: classic (default) or consumer, where the broker assigns tasks (KIP-848). A worker that comes back after a crash goes on at once in both; the tasks
+	// of one that does not are given to others after the broker's group.consumer.session.timeout.ms (45 s) in place of SessionTimeout.
+	Protocol string `koanf:"protocol" desc:"protocol of the consumer group: classic, or consumer (KIP-848), where the broker's session timeout holds in place of session_timeout"`
 	// Guarantee is exactly_once (default), or at_least_once: no transactions; outputs, state and offsets are written in an order in which a crash loses nothing, and up to
 	// a commit interval is done again on a state that may hold some of it.
 	Guarantee string `koanf:"guarantee" desc:"exactly_once, or at_least_once: without transactions; after a crash up to a commit interval is done again, on a state that may hold some of it already"`

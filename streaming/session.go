@@ -69,6 +69,11 @@ func (w *Worker) openSession(ctx context.Context) (*session, error) {
 	if c.Protocol == ProtocolConsumer {
 		// Of the broker's assignors, range is the one that keeps equal partition numbers of all inputs together.
 		opts = append(opts, kgo.ServerSideBalancer(), kgo.Balancers(kgo.RangeBalancer()))
+		if !w.joined { // later the slot is this process's own, or another's that has taken it
+			if err := w.release(ctx); err != nil {
+				return nil, err
+			}
+		}
 	}
 	var err error
 	if c.Guarantee == AtLeastOnce {

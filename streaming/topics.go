@@ -10,7 +10,9 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"millrace/internal/fault"
 )
@@ -107,6 +109,38 @@ func (w *Worker) leave(ctx context.Context) error {
 	}
 	if err != nil {
 		return fmt.Errorf("leaving group %s: %w", w.cfg.Group, err)
+	}
+	return nil
+}
+
+// release lets go of the slot that a former life of this process has in a group of KIP-848: the broker gives it to nobody else before that life's session has timed out
+// (45 s by its default), unless the member says that it will be back. It says so in the name of that member, whose id the group knows; a classic group does as much by
+// itself whenever an instance joins. A process that is alive in the slot finds its membership lost.
+func (w *Worker) release(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, w.cfg.SessionTimeout)
+	defer cancel()
+	cl, err := kgo.NewClient(w.opts...)
+	if err != nil {
+		return fmt.Errorf("making a client: %w", err)
+	}
+	defer cl.Close()
+	groups, err := kadm.NewClient(cl).DescribeConsumerGroups(ctx, w.cfg.Group)
+	if err != nil {
+		return fmt.Errorf("asking who holds the slot: %w", err)
+	}
+	for _, m := range groups[w.cfg.Group].Members { // none if there is no such group
+		if m.InstanceID == nil || *m.InstanceID != w.cfg.InstanceID {
+			continue
+		}
+		req := kmsg.NewPtrConsumerGroupHeartbeatRequest()
+		req.Group, req.MemberID, req.InstanceID, req.MemberEpoch = w.cfg.Group, m.MemberID, m.InstanceID, -2 // a static member that goes and comes back
+		resp, err := req.RequestWith(ctx, cl)
+		if err == nil {
+			err = kerr.ErrorForCode(resp.ErrorCode)
+		}
+		if err != nil && !errors.Is(err, kerr.UnknownMemberID) {
+			return fmt.Errorf("releasing the slot of a former life in group %s: %w", w.cfg.Group, err)
+		}
 	}
 	return nil
 }

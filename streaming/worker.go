@@ -39,6 +39,7 @@ type Worker struct {
 	batch     uint64
 	touchedAt time.Time // first change in the open transaction
 	polled    time.Time // last
+	joined    bool      // tasks have been assigned, in any session
 	gauged    time.Time
 	status    statuses
 	ends      atomic.Pointer[map[int32][]int64] // of the inputs, by partition
@@ -243,6 +244,7 @@ func (w *Worker) handle(ctx context.Context, s *session) error {
 					return err
 				}
 			}
+			w.joined = true
 			w.log.Info("tasks assigned", "count", len(e.assigned))
 			w.start(e.assigned)
 		}
