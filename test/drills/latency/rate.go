@@ -104,9 +104,9 @@ func (m *meter) flat(ctx context.Context, rate float64, length time.Duration) (b
 	}
 	before, after := median(lags[len(lags)/3:2*len(lags)/3]), median(lags[2*len(lags)/3:])
 	sent := float64(shop.Count.Load()) / shop.Duration.Seconds()
-	// Flat: what waits is less than half a second's events, and its growth is less than a hundredth of the rate.
-	growth := (after - before) / (float64(length/3) / float64(time.Second))
-	flat := after < 0.5*rate && growth < 0.01*rate && sent > 0.95*rate*float64(length)/float64(length+300*time.Millisecond)
+	// Flat: what waits is less than half a second's events, and its growth is less than a hundredth of the rate, or than what two commits make of it.
+	third := float64(length/3) / float64(time.Second)
+	flat := after < 0.5*rate && after-before < max(0.01*third, 0.1)*rate && sent > 0.95*rate*float64(length)/float64(length+300*time.Millisecond)
 	fmt.Printf("     %6.0f events/s for %s: lag of %.0f, then %.0f events; sent %.0f/s, at most %s late; flat %v\n", rate, length, before, after, sent, shop.Behind.Round(time.Millisecond), flat)
 	return flat, nil
 }
