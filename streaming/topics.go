@@ -128,7 +128,11 @@ func (w *Worker) release(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("asking who holds the slot: %w", err)
 	}
-	for _, m := range groups[w.cfg.Group].Members { // none if there is no such group
+	group := groups[w.cfg.Group]
+	if group.Err != nil && !errors.Is(group.Err, kerr.GroupIDNotFound) { // as long as the coordinator loads the group, say
+		return fmt.Errorf("asking who holds the slot: %w", group.Err)
+	}
+	for _, m := range group.Members {
 		if m.InstanceID == nil || *m.InstanceID != w.cfg.InstanceID {
 			continue
 		}

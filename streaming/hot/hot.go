@@ -115,12 +115,18 @@ func newOperator(t *streaming.Task, cfg Config, codecs *schema.Codecs, defs kpi.
 	return o, nil
 }
 
-// Process implements streaming.Operator.
-func (o *operator) Process(in int, r *kgo.Record) error {
-	at := r.Timestamp.UnixMicro()
+// begin is what is done of every record, whether it can be read or not: its place in event time, and in the control totals.
+func (o *operator) begin(in int, r *kgo.Record) (at int64, total *totals, err error) {
+	at = r.Timestamp.UnixMicro()
 	o.spans.begin(r)
 	o.dedup.advance(at)
-	total, err := o.ledger.count(in, r.Offset, at)
+	total, err = o.ledger.count(in, r.Offset, at)
+	return at, total, err
+}
+
+// Process implements streaming.Operator.
+func (o *operator) Process(in int, r *kgo.Record) error {
+	at, total, err := o.begin(in, r)
 	if err != nil {
 		return err
 	}
@@ -132,10 +138,7 @@ func (o *operator) Process(in int, r *kgo.Record) error {
 
 // Refused implements streaming.Refuser: a record whose key is too long is read like any other, so that control totals agree, and kept as a failed event.
 func (o *operator) Refused(in int, r *kgo.Record) error {
-	at := r.Timestamp.UnixMicro()
-	o.spans.begin(r)
-	o.dedup.advance(at)
-	total, err := o.ledger.count(in, r.Offset, at)
+	at, total, err := o.begin(in, r)
 	if err != nil {
 		return err
 	}

@@ -1,4 +1,4 @@
-// Fraud is the drill of fraud detection: the simulator's labelled attacks go through the gateway's decoder and both stages of the hot topology, and what the rules found is
+// Command fraud is the drill of fraud detection: the simulator's labelled attacks go through the gateway's decoder and both stages of the hot topology, and what the rules found is
 // compared with the labels. It prints precision, recall and time to alert of each attack, and how many alerts that were told on arrival the order of event time confirmed.
 package main
 
