@@ -114,7 +114,7 @@ func forecastFailure(ctx context.Context, err error) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, lakehouse.ErrNoRef):
-		return failure(ctx, err, name.NotPublished, false)
+		return failure(ctx, fmt.Errorf("%w; `millrace lake publish TABLE --wait` publishes it now", err), name.NotPublished, false)
 	case errors.Is(err, errTooManyProducts):
 		return failure(ctx, err, name.TooManyProducts, false)
 	case errors.Is(err, errForecastLost):

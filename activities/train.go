@@ -137,7 +137,7 @@ func trainFailure(ctx context.Context, err error) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, lakehouse.ErrNoRef):
-		return failure(ctx, err, name.NotPublished, false)
+		return failure(ctx, fmt.Errorf("%w; `millrace lake publish TABLE --wait` publishes it now", err), name.NotPublished, false)
 	case errors.Is(err, recommend.ErrTooManyItems):
 		return failure(ctx, err, name.TooManyItems, false)
 	case errors.Is(err, errModelLost):

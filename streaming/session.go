@@ -69,10 +69,8 @@ func (w *Worker) openSession(ctx context.Context) (*session, error) {
 	if c.Protocol == ProtocolConsumer {
 		// Of the broker's assignors, range is the one that keeps equal partition numbers of all inputs together.
 		opts = append(opts, kgo.ServerSideBalancer(), kgo.Balancers(kgo.RangeBalancer()))
-		if !w.joined { // later the slot is this process's own, or another's that has taken it
-			if err := w.release(ctx); err != nil {
-				return nil, err
-			}
+		if err := w.release(ctx); err != nil {
+			return nil, err
 		}
 	}
 	var err error
@@ -91,15 +89,33 @@ func (w *Worker) openSession(ctx context.Context) (*session, error) {
 	close(s.opened)
 	ctx, cancel := context.WithTimeout(ctx, c.SessionTimeout)
 	defer cancel()
-	if _, _, err := s.cl.ProducerID(ctx); err != nil {
+	if err := w.takeOver(ctx, s.cl); err != nil {
 		s.close()
-		return nil, fmt.Errorf("taking over the transactional id %s: %w", c.TransactionalID, err)
+		return nil, err
 	}
 	if err := s.txn.Begin(); err != nil {
 		s.close()
 		return nil, fmt.Errorf("beginning a transaction: %w", err)
 	}
 	return s, nil
+}
+
+// takeOver ends all transactions of former lives.
+func (w *Worker) takeOver(ctx context.Context, cl *kgo.Client) error {
+	own, err := kgo.NewClient(w.opts...) // a member of no group may ask without waiting for its turn
+	if err != nil {
+		return fmt.Errorf("making a client: %w", err)
+	}
+	defer own.Close()
+	adm := kadm.NewClient(own)
+	if err := w.decided(ctx, adm); err != nil {
+		return err
+	}
+	id, epoch, err := cl.ProducerID(ctx)
+	if err != nil {
+		return fmt.Errorf("taking over the transactional id %s: %w", w.cfg.TransactionalID, err)
+	}
+	return w.heal(ctx, adm, id, epoch)
 }
 
 // close ends the session without a word to the broker: a static member does not leave, an open transaction is aborted by the next

@@ -113,9 +113,10 @@ func (w *Worker) leave(ctx context.Context) error {
 	return nil
 }
 
-// release lets go of the slot that a former life of this process has in a group of KIP-848: the broker gives it to nobody else before that life's session has timed out
-// (45 s by its default), unless the member says that it will be back. It says so in the name of that member, whose id the group knows; a classic group does as much by
-// itself whenever an instance joins. A process that is alive in the slot finds its membership lost.
+// release lets go of the slot that a former life of this process, or a former session of it, has in a group of KIP-848: the broker gives it to nobody else before that one's
+// session has timed out (45 s by its default), unless the member says that it will be back. It says so in the name of that member, whose id the group knows; a classic group
+// does as much by itself whenever an instance joins. A process that is alive in the slot finds its membership lost, and in its next session another member in its place: that
+// ends it.
 func (w *Worker) release(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, w.cfg.SessionTimeout)
 	defer cancel()
@@ -135,6 +136,9 @@ func (w *Worker) release(ctx context.Context) error {
 	for _, m := range group.Members {
 		if m.InstanceID == nil || *m.InstanceID != w.cfg.InstanceID {
 			continue
+		}
+		if w.member != "" && m.MemberID != w.member {
+			return fault.Newf("MR-STR-001", "member %s has joined group %s in slot %s", m.MemberID, w.cfg.Group, w.cfg.InstanceID)
 		}
 		req := kmsg.NewPtrConsumerGroupHeartbeatRequest()
 		req.Group, req.MemberID, req.InstanceID, req.MemberEpoch = w.cfg.Group, m.MemberID, m.InstanceID, -2 // a static member that goes and comes back

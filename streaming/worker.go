@@ -39,7 +39,8 @@ type Worker struct {
 	batch     uint64
 	touchedAt time.Time // first change in the open transaction
 	polled    time.Time // last
-	joined    bool      // tasks have been assigned, in any session
+	member    string    // of the group, as the last session was that joined it; "" before the first
+	last      string    // how the slot's last transaction ended, as the coordinator calls it; "" if it is not known
 	gauged    time.Time
 	status    statuses
 	ends      atomic.Pointer[map[int32][]int64] // of the inputs, by partition
@@ -156,7 +157,10 @@ func (w *Worker) session(ctx context.Context) (err error) {
 				open = false
 			}
 		}
-		member, _ := s.cl.GroupMetadata()
+		member, gen := s.cl.GroupMetadata()
+		if gen > 0 {
+			w.member = member
+		}
 		s.close()
 		if fenced(err) {
 			err = w.settle(ctx, member, err)
@@ -244,7 +248,7 @@ func (w *Worker) handle(ctx context.Context, s *session) error {
 					return err
 				}
 			}
-			w.joined = true
+			w.member, _ = s.cl.GroupMetadata()
 			w.log.Info("tasks assigned", "count", len(e.assigned))
 			w.start(e.assigned)
 		}

@@ -43,7 +43,8 @@ func runConformance(t *testing.T, brokers []string, onKfake bool) {
 		{"a paused worker can commit nothing", paused},
 		{"a paused worker whose transactions hold nothing but offsets can commit none", pausedOffsets},
 		{"a killed worker's slot is taken up at once", killed},
-		{"two workers in one slot: one ends", duel},
+		{"two workers in one slot: one ends", duel(ProtocolClassic)},
+		{"two workers in one slot of a group of KIP-848: one ends", duel(ProtocolConsumer)},
 		{"another partition count is refused", otherPartitions},
 		{"an input made anew is refused", recreated},
 		{"input lost to retention is refused", retained},
@@ -417,35 +418,38 @@ func killed(b *bed) {
 	b.stateIsOne(w)
 }
 
-func duel(b *bed) {
-	w0 := b.start("w0", nil)
-	b.ready(w0)
-	b.feed("x", 50, 1_000_000_000)
-	w1 := b.start("w0", nil)
-	n := 200
-	var ended *running
-	eventually(b.t, patience, func() string {
-		b.feed(fmt.Sprintf("y%d", n), 5, 1_001_000_000)
-		n += 20
-		select {
-		case <-w0.done:
-			ended = w0
-		case <-w1.done:
-			ended = w1
-		default:
-			return "both live"
+func duel(protocol string) func(*bed) {
+	in := func(c *Config, _ *Topology, _ *Worker) { c.Protocol = protocol }
+	return func(b *bed) {
+		w0 := b.start("w0", in)
+		b.ready(w0)
+		b.feed("x", 50, 1_000_000_000)
+		w1 := b.start("w0", in)
+		n := 200
+		var ended *running
+		eventually(b.t, patience, func() string {
+			b.feed(fmt.Sprintf("y%d", n), 5, 1_001_000_000)
+			n += 20
+			select {
+			case <-w0.done:
+				ended = w0
+			case <-w1.done:
+				ended = w1
+			default:
+				return "both live"
+			}
+			return ""
+		})
+		if id, _ := fault.IDOf(ended.err()); id != "MR-STR-001" {
+			b.t.Fatalf("it ended with %v", ended.err())
 		}
-		return ""
-	})
-	if id, _ := fault.IDOf(ended.err()); id != "MR-STR-001" {
-		b.t.Fatalf("it ended with %v", ended.err())
+		left := w0
+		if ended == w0 {
+			left = w1
+		}
+		b.count(n)
+		b.stateIsOne(left)
 	}
-	left := w0
-	if ended == w0 {
-		left = w1
-	}
-	b.count(n)
-	b.stateIsOne(left)
 }
 
 func (b *bed) refused(w *running, want fault.ID) {

@@ -48,6 +48,7 @@ var catalog = [...]Entry{
 	{"MR-STR-008", "a transaction hangs on the state's partitions", "A broker lost the markers of a transaction (`kafka-transactions.sh find-hanging` names it), as one may that is killed while no other broker leads its partitions. The worker keeps trying. Whether the transaction was committed shows in the group's offsets: end it accordingly, never by guessing. Replication 3 avoids it."},
 	{"MR-STR-021", "a record's key is too large", "The record was left out: its key is longer than stream.max_key_bytes, so state kept by it could not be written. The log names topic, partition and offset; look at what wrote it."},
 	{"MR-STR-022", "a topic generation cannot be used yet", "State moves to more partitions in steps: producers switch, the old workers drain and end, the state is moved, the new workers start. The message says which step is missing; a move that failed half-way is run again."},
+	{"MR-STR-023", "the broker left a transaction open", "The outputs up to there cannot be read. `kafka-transactions.sh find-hanging --broker-id N` shows where it is open, `kafka-transactions.sh abort` ends it in each of those partitions: all of them, offsets included, so that the worker does that work again."},
 	{"MR-STR-020", "local state cannot be used", "The directory stream.state_dir cannot be made, locked or written (the cause is in the message: rights, a full disk). Mend it, or remove the directory: it is a copy, and the worker restores its state from the changelog."},
 
 	// CH: ClickHouse

@@ -46,7 +46,8 @@ func followErasures(ctx context.Context, key *event.SubjectKey, codecs *schema.C
 		return nil, func() {}, nil
 	}
 	cl, err := kgo.NewClient(append(slices.Clone(opts),
-		kgo.ConsumeTopics(event.TopicErasures), kgo.ConsumeStartOffset(kgo.NewOffset().AtStart()), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))...)
+		kgo.ConsumeTopics(event.TopicErasures), kgo.ConsumeStartOffset(kgo.NewOffset().AtStart()), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
+		kgo.KeepControlRecords())...) // a topic that ends in a transaction's marker ends there
 	if err != nil {
 		return nil, nil, fmt.Errorf("reading topic %s: %w", event.TopicErasures, err)
 	}
@@ -138,6 +139,9 @@ func (f *erasures) poll(ctx context.Context) error {
 		if bad != nil {
 			return
 		}
+		if f.next = r.Offset + 1; r.Attrs.IsControl() {
+			return
+		}
 		var entry event.Erasure
 		if bad = f.codecs.Decode(ctx, event.TopicErasures, r.Value, &entry); bad != nil {
 			bad = fmt.Errorf("topic %s@%d: %w", event.TopicErasures, r.Offset, bad)
@@ -150,7 +154,6 @@ func (f *erasures) poll(ctx context.Context) error {
 		if bad = next.Add(entry); errors.Is(bad, event.ErrSubjectKey) {
 			bad = fault.New("MR-ERA-001", bad)
 		}
-		f.next = r.Offset + 1
 	})
 	if bad != nil {
 		return bad

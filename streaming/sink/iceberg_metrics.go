@@ -43,8 +43,8 @@ func newIcebergMetrics(reg prometheus.Registerer) icebergMetrics {
 			Name: "millrace_sink_iceberg_lane_seconds", Help: "Time that a commit of maintenance had the table to itself.", Buckets: prometheus.ExponentialBuckets(0.01, 2, 12),
 		}, []string{"table"}),
 		lag:       gauge("lag_records", "Offsets between the last committed one and the end of the topic.", "topic"),
-		ingested:  gauge("newest_ingested_timestamp_seconds", "Greatest ingested_at committed.", "table"),
-		freshness: gauge("freshness_seconds", "Now less the greatest ingested_at committed.", "table"),
+		ingested:  gauge("newest_ingested_timestamp_seconds", "Greatest ingested_at committed (alerts: detected_at).", "table"),
+		freshness: gauge("freshness_seconds", "Now less the greatest ingested_at committed (alerts: detected_at).", "table"),
 		snapshots: gauge("snapshots", "Snapshots kept in the table's metadata.", "table"),
 		buffered:  gauge("buffered_bytes", "Uncompressed bytes of rows that are not committed.", "table"),
 	}

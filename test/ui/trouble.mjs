@@ -63,6 +63,21 @@ export async function trouble({ chrome, base, results, millrace, out }) {
     await page.context().close();
   });
 
+  await results.check('rules that the stream cannot use are told with the reason, and the ones in force stay', async () => {
+    const page = await open(chrome, base, '/fraud');
+    await page.locator('tr[data-rule]').first().waitFor();
+    const reason = 'rule card-testing: <b>threshold</b> 0 matches everything';
+    await page.route('**/api/v1/rules', async (route) => {
+      const answer = await route.fetch();
+      await route.fulfill({ json: { ...(await answer.json()), rejected: 1, refused: [{ version: 4711, reason }] } });
+    });
+    await page.getByRole('alert').filter({ hasText: 'Version 4711' }).filter({ hasText: reason }).waitFor();
+    assert((await page.locator('.c-force').innerText()).includes('In force in every task'), 'the set in force is gone');
+    await page.unrouteAll({ behavior: 'ignoreErrors' });
+    await until('the notice goes', async () => (await page.getByRole('alert').filter({ hasText: '4711' }).count()) === 0);
+    await page.context().close();
+  });
+
   await results.check('what is wrong is on the overview, with its remedy', async () => {
     const page = await open(chrome, base, '/tables');
     await page.locator(ready['/tables']).first().waitFor();

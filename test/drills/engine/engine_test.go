@@ -28,7 +28,7 @@ func TestAKilledWorkerFindsWhatOneThatIsLetAloneFinds(t *testing.T) {
 	for _, protocol := range []string{streaming.ProtocolClassic, streaming.ProtocolConsumer} {
 		t.Run(protocol, func(t *testing.T) {
 			// Three of the broker's session timeouts of KIP-848 (45 s) would be beyond the limit.
-			o := options{broker: embedded.BrokerKfake, kills: 3, rate: 300, atLeast: 3000, seed: 7, protocol: protocol, partitions: 2, limit: 2 * time.Minute}
+			o := options{broker: embedded.BrokerKfake, kills: 3, rate: 300, atLeast: 3000, seed: 7, protocol: protocol, partitions: 2, local: protocol == streaming.ProtocolClassic, limit: 2 * time.Minute}
 			d := &drill.Drill{}
 			if err := kills(t.Context(), d, o, t.TempDir()); err != nil {
 				t.Fatal(err)

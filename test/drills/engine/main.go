@@ -8,6 +8,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"path/filepath"
 	"time"
 
 	"millrace/internal/embedded"
@@ -29,6 +30,7 @@ type options struct {
 	rounds     int
 	keys       int64
 	stateBytes size
+	local      bool
 	keep       bool
 }
 
@@ -49,6 +51,7 @@ func main() {
 	flag.Int64Var(&o.keys, "keys", 0, "keys of the state: fill it, restore it, and let a second worker take half of it over")
 	o.stateBytes = 512 << 20
 	flag.Var(&o.stateBytes, "state-bytes", "with -keys: bound of the state in memory, as in 512MiB")
+	flag.BoolVar(&o.local, "local", true, "the workers have a state_dir, as those of the platform have; false: all state comes from the changelog at every start, which grows with the run")
 	flag.BoolVar(&o.keep, "keep", false, "keep the data directory")
 	flag.Parse()
 	drill.Main(func(ctx context.Context, d *drill.Drill) error { return run(ctx, d, o) })
@@ -76,5 +79,8 @@ func run(ctx context.Context, d *drill.Drill, o options) (err error) {
 func (o options) spec(brokers, dir, instance string) hotrun.Spec {
 	cfg := streaming.DefaultConfig()
 	cfg.Group, cfg.InstanceID, cfg.TransactionalID, cfg.Protocol = "hot", instance, "", o.protocol
+	if o.local {
+		cfg.StateDir = filepath.Join(dir, "state")
+	}
 	return hotrun.Spec{Brokers: brokers, Dir: dir, Partitions: int32(o.partitions), Engine: cfg}
 }

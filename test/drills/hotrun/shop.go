@@ -35,6 +35,34 @@ type Shop struct {
 	Count    atomic.Int64  // so far
 	Behind   time.Duration // how late the latest event was handed to the producer
 	Duration time.Duration
+
+	// After Render: how much earlier the events say that they happen than they are due.
+	Shift    time.Duration
+	rendered []rendered
+}
+
+// rendered is an event that waits to be due.
+type rendered struct {
+	record *kgo.Record
+	id     string
+	due    int64 // µs, before the shift
+	at     int64
+}
+
+// Render makes all events before any is written, so that Run takes no more of the processors than a producer needs. Run is to follow at once.
+func (s *Shop) Render(ctx context.Context) error {
+	if s.For == 0 && s.Events == 0 {
+		return errors.New("traffic without end cannot be rendered")
+	}
+	codecs, err := Codecs()
+	if err != nil {
+		return err
+	}
+	start := time.Now()
+	s.rendered = make([]rendered, 0, max(s.Events, int64(s.Rate*s.For.Seconds())))
+	err = s.simulate(ctx, codecs, nil, start)
+	s.Shift = time.Since(start) + 200*time.Millisecond
+	return err
 }
 
 // Run writes to a broker until the end or until ctx is done, which is no error.
@@ -48,9 +76,31 @@ func (s *Shop) Run(ctx context.Context, brokers string) error {
 		return err
 	}
 	defer cl.Close()
+	if s.rendered != nil {
+		return s.replay(ctx, cl)
+	}
+	return s.simulate(ctx, codecs, cl, time.Now().Add(200*time.Millisecond))
+}
+
+// replay writes what is rendered.
+func (s *Shop) replay(ctx context.Context, cl *kgo.Client) error {
+	run := &shopRun{Shop: s, ctx: ctx, cl: cl}
+	began := time.Now()
+	for _, x := range s.rendered {
+		if err := run.await(x.due + s.Shift.Microseconds()); err != nil {
+			break
+		}
+		run.hand(x.record, x.id, x.due+s.Shift.Microseconds(), x.at)
+	}
+	s.Duration = time.Since(began)
+	return run.flush()
+}
+
+// simulate renders without a client, and writes with one.
+func (s *Shop) simulate(ctx context.Context, codecs *schema.Codecs, cl *kgo.Client, start time.Time) error {
 	o := simulate.DefaultOptions()
 	o.To, o.WriteKey, o.Connections, o.Batch, o.Diurnal = "http://shop.invalid", "drill", 1, 20, 0
-	o.Seed, o.Rate, o.Tempo, o.Start = s.Seed, 0, s.Rate, time.Now().Add(200*time.Millisecond)
+	o.Seed, o.Rate, o.Tempo, o.Start = s.Seed, 0, s.Rate, start
 	o.Shoppers = max(1000, 2*int(s.Rate)) // a few that do all of it would check out within the second, each of them an alert
 	o.Events = s.Events
 	if n := int64(s.Rate * s.For.Seconds()); s.For > 0 && (o.Events == 0 || n < o.Events) {
@@ -62,20 +112,15 @@ func (s *Shop) Run(ctx context.Context, brokers string) error {
 	run.dec.Reset(&wire.Source{Tenant: "default", Name: "shop", Redactor: wire.NewRedactor(nil), Secret: wire.Secret{ID: "drill", Key: []byte("0123456789abcdef0123456789abcdef")}})
 	o.Transport = run
 	began := time.Now()
-	_, err = simulate.Run(ctx, o)
+	_, err := simulate.Run(ctx, o)
 	if ctx.Err() != nil {
 		err = nil
 	}
-	s.Duration = time.Since(began)
-	flush, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
-	defer cancel()
-	err = errors.Join(err, cl.Flush(flush))
-	run.mu.Lock()
-	defer run.mu.Unlock()
-	if err = errors.Join(err, run.refused); err != nil {
-		return fmt.Errorf("writing events: %w", err)
+	if cl == nil {
+		return err
 	}
-	return nil
+	s.Duration = time.Since(began)
+	return errors.Join(err, run.flush())
 }
 
 // Writer is a client that writes as the gateway does, sooner.
@@ -128,32 +173,63 @@ func (s *shopRun) RoundTrip(r *http.Request) (*http.Response, error) {
 	return &http.Response{StatusCode: http.StatusOK, Status: "200 OK", Body: io.NopCloser(bytes.NewReader([]byte(`{"success":true}`))), Request: r}, nil
 }
 
-// write hands the event in hand over when it is due.
+// write hands the event in hand over when it is due, or keeps it until then.
 func (s *shopRun) write() error {
-	due := time.UnixMicro(s.newest)
-	if wait := time.Until(due); wait > 0 {
-		if wait > 500*time.Microsecond {
-			t := time.NewTimer(wait)
-			select {
-			case <-t.C:
-			case <-s.ctx.Done():
-				t.Stop()
-				return s.ctx.Err()
-			}
+	if s.cl != nil {
+		if err := s.await(s.newest); err != nil {
+			return err
 		}
-	} else {
-		s.Behind = max(s.Behind, -wait)
 	}
-	if s.Sent != nil {
-		s.Sent(strings.Clone(s.e.ID), s.newest, s.e.OccurredAt)
-	}
-	s.Count.Add(1)
 	s.sequence++
-	r := RawRecord(s.codecs, &s.e, s.sequence, s.Partitions)
+	r, id := RawRecord(s.codecs, &s.e, s.sequence, s.Partitions), strings.Clone(s.e.ID)
+	if s.cl == nil {
+		s.rendered = append(s.rendered, rendered{r, id, s.newest, s.e.OccurredAt})
+		return nil
+	}
 	if s.Keep {
 		s.Records = append(s.Records, &kgo.Record{Topic: r.Topic, Partition: r.Partition, Key: r.Key, Value: r.Value, Headers: r.Headers})
 	}
+	s.hand(r, id, s.newest, s.e.OccurredAt)
+	return nil
+}
+
+// await waits until a moment in µs.
+func (s *shopRun) await(due int64) error {
+	wait := time.Until(time.UnixMicro(due))
+	if wait <= 0 {
+		s.Behind = max(s.Behind, -wait)
+		return s.ctx.Err()
+	}
+	if wait > 500*time.Microsecond {
+		t := time.NewTimer(wait)
+		select {
+		case <-t.C:
+		case <-s.ctx.Done():
+			t.Stop()
+			return s.ctx.Err()
+		}
+	}
+	return nil
+}
+
+func (s *shopRun) hand(r *kgo.Record, id string, due, at int64) {
+	if s.Sent != nil {
+		s.Sent(id, due, at)
+	}
+	s.Count.Add(1)
 	s.cl.Produce(context.WithoutCancel(s.ctx), r, s.promise)
+}
+
+// flush waits until everything is written.
+func (s *shopRun) flush() error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), time.Minute)
+	defer cancel()
+	err := s.cl.Flush(ctx)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err = errors.Join(err, s.refused); err != nil {
+		return fmt.Errorf("writing events: %w", err)
+	}
 	return nil
 }
 

@@ -72,6 +72,9 @@ func (m *meter) flat(ctx context.Context, rate float64, length time.Duration) (b
 	}
 	m.runs++
 	shop := &hotrun.Shop{Seed: m.seed<<16 + m.runs, Rate: rate, For: length, Partitions: int32(m.partitions)}
+	if err := shop.Render(ctx); err != nil {
+		return false, err
+	}
 	sending, stop := context.WithCancel(ctx)
 	defer stop()
 	ended := make(chan error, 1)

@@ -130,9 +130,14 @@ function InForce({ r, now }: { r: Rules; now: number }) {
           ]}
         />
       )}
-      {r.rejected > 0 && (
+      {r.refused.map((x) => (
+        <p class="outdated" role="alert" key={x.version + x.reason}>
+          {x.version ? `Version ${x.version}` : 'The last set'} on the topic <code>control</code> cannot be used, so the set before stays in force: {x.reason}
+        </p>
+      ))}
+      {r.rejected > 0 && r.refused.length === 0 && (
         <p class="outdated" role="status">
-          {r.rejected === 1 ? 'A set' : `${count(r.rejected)} sets`} on the topic <code>control</code> could not be used and stayed out: the log of the role <code>stream</code> says why.
+          {r.rejected === 1 ? 'A set' : `${count(r.rejected)} sets`} on the topic <code>control</code> could not be used and stayed out; a usable one has come since.
         </p>
       )}
       <p class="note">
