@@ -138,7 +138,6 @@ func whole(t *testing.T, opts []kgo.Opt, topic string, partitions int, said map[
 	ends.Each(func(o kadm.ListedOffset) { at[o.Partition] = o.Offset })
 	for p, end := range at {
 		if end == 0 {
-
 			delete(at, p)
 		}
 	}
