@@ -46,6 +46,22 @@ func (w *Worker) decided(ctx context.Context, adm *kadm.Client) error {
 	return nil
 }
 
+// describes tells whether the brokers can be asked about transactions (Apache Kafka 3.0). With others nothing is looked for.
+func describes(ctx context.Context, adm *kadm.Client) (bool, error) {
+	all, err := adm.ApiVersions(ctx)
+	if err != nil {
+		return false, fmt.Errorf("asking what the brokers can do: %w", err)
+	}
+	for _, b := range all {
+		for _, key := range []kmsg.Key{kmsg.DescribeProducers, kmsg.DescribeTransactions} {
+			if _, ok := b.KeyMaxVersion(key.Int16()); !ok && b.Err == nil {
+				return false, nil
+			}
+		}
+	}
+	return true, nil
+}
+
 // unended lists the partitions in which a transaction of a producer is open, and whether offsets of groups are among them. It is to be called when the producer has none.
 func unended(ctx context.Context, adm *kadm.Client, producer int64) (kadm.TopicsSet, bool, error) {
 	topics, err := adm.ListTopicsWithInternal(ctx)

@@ -108,12 +108,21 @@ func (w *Worker) takeOver(ctx context.Context, cl *kgo.Client) error {
 	}
 	defer own.Close()
 	adm := kadm.NewClient(own)
-	if err := w.decided(ctx, adm); err != nil {
+	can, err := describes(ctx, adm)
+	if err != nil {
 		return err
+	}
+	if can {
+		if err := w.decided(ctx, adm); err != nil {
+			return err
+		}
 	}
 	id, epoch, err := cl.ProducerID(ctx)
 	if err != nil {
 		return fmt.Errorf("taking over the transactional id %s: %w", w.cfg.TransactionalID, err)
+	}
+	if !can {
+		return nil
 	}
 	return w.heal(ctx, adm, id, epoch)
 }
