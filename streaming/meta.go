@@ -33,7 +33,6 @@ func (t *Task) ready(ids map[string]topicID, now time.Time) (err error) {
 		}
 	}()
 	t.clock = now
-	t.lastTick = now
 	t.water.restored(now)
 	t.down.aborted()
 	if err := t.timers.restored(); err != nil {

@@ -344,16 +344,10 @@ func (t *Task) call(what string, f func() error) (err error) {
 
 const tickEvery = 100 * time.Millisecond
 
-// mostSilence is how much of the time between two ticks counts as silence of inputs: whoever was stopped, or had no processor, has not listened.
-const mostSilence = 3 * tickEvery
-
 // tick does what processing time asks for: idle decisions, windows that emit, the operator's Tick.
 func (t *Task) tick(now time.Time) error {
 	if now.Sub(t.lastTick) < tickEvery && now.Unix() == t.tickSec {
 		return nil
-	}
-	if deaf := now.Sub(t.lastTick) - mostSilence; deaf > 0 {
-		t.water.deaf(deaf)
 	}
 	t.clock, t.lastTick, t.tickSec = now, now, now.Unix()
 	if t.water.decideIdle(now, t.merge.caughtUp) {

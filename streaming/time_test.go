@@ -193,23 +193,3 @@ func TestAnIdleInputHoldsUpItsOwnPartitionOnlyAndForAsLongAsItMay(t *testing.T) 
 		t.Fatalf("rows changed: %v, then %v", once, again)
 	}
 }
-
-// TestATaskThatWasStoppedDoesNotTakeThatForSilence: what was produced meanwhile has not been read yet, and would be late.
-func TestATaskThatWasStoppedDoesNotTakeThatForSilence(t *testing.T) {
-	t.Parallel()
-	c := windowCase{disorder: time.Second, partitions: 1, hops: []hopCase{{2e6, 1e6, 0, true}}}
-	h, err := NewHarness(Config{MergeWait: -1, Disorder: time.Second, IdleAfter: 5 * time.Second}, c.topology(), 0, testEpoch)
-	must(t, err)
-	h.Produce(0, record("k", 10_500_000, "1x"))
-	must(t, h.Feed())
-	must(t, h.Advance(2*time.Second))
-	h.now = h.now.Add(time.Minute)
-	must(t, h.Advance(2*time.Second))
-	if x := h.task.water.in; x[0].idle || x[1].idle {
-		t.Fatalf("idle after 4 s of listening: %+v", x)
-	}
-	must(t, h.Advance(2*time.Second))
-	if x := h.task.water.in; !x[0].idle || !x[1].idle {
-		t.Fatalf("not idle after 6 s of listening: %+v", x)
-	}
-}

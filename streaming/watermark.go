@@ -87,20 +87,6 @@ func (w *watermarks) touch() {
 	}
 }
 
-// deaf takes time in which the task could hear nothing out of account.
-func (w *watermarks) deaf(d time.Duration) {
-	for i := range w.lastHeard {
-		w.lastHeard[i] = w.lastHeard[i].Add(d)
-	}
-	for _, x := range w.t.up.in {
-		if x != nil {
-			for p := range x.heard {
-				x.heard[p] = x.heard[p].Add(d)
-			}
-		}
-	}
-}
-
 // decideIdle marks the inputs that have been silent for too long with nothing left to read. It tells whether any was.
 func (w *watermarks) decideIdle(now time.Time, caughtUp func(in int) bool) bool {
 	decided := false
