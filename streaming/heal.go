@@ -97,7 +97,7 @@ func (w *Worker) heal(ctx context.Context, adm *kadm.Client, id int64, epoch int
 		commit = true
 	case "Ongoing", "PrepareAbort", "CompleteAbort", "PrepareEpochFence":
 	default:
-		return fault.Newf("MR-STR-023", "a transaction of %s is open in %v (offsets: %v), and how it was to end is not known (%q)", w.cfg.TransactionalID, open, group, w.last)
+		return fault.Newf(hangingID, "a transaction of %s is open in %v (offsets: %v), and how it was to end is not known (%q)", w.cfg.TransactionalID, open, group, w.last)
 	}
 	cl, err := kgo.NewClient(append(append([]kgo.Opt{}, w.opts...), kgo.MaxVersions(kversion.V3_4_0()))...) // later versions of these requests are for brokers, or end more than one transaction
 	if err != nil {

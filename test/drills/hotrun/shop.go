@@ -186,9 +186,6 @@ func (s *shopRun) write() error {
 		s.rendered = append(s.rendered, rendered{r, id, s.newest, s.e.OccurredAt})
 		return nil
 	}
-	if s.Keep {
-		s.Records = append(s.Records, &kgo.Record{Topic: r.Topic, Partition: r.Partition, Key: r.Key, Value: r.Value, Headers: r.Headers})
-	}
 	s.hand(r, id, s.newest, s.e.OccurredAt)
 	return nil
 }
@@ -215,6 +212,9 @@ func (s *shopRun) await(due int64) error {
 func (s *shopRun) hand(r *kgo.Record, id string, due, at int64) {
 	if s.Sent != nil {
 		s.Sent(id, due, at)
+	}
+	if s.Keep {
+		s.Records = append(s.Records, &kgo.Record{Topic: r.Topic, Partition: r.Partition, Key: r.Key, Value: r.Value, Headers: r.Headers})
 	}
 	s.Count.Add(1)
 	s.cl.Produce(context.WithoutCancel(s.ctx), r, s.promise)
