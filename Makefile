@@ -126,7 +126,7 @@ drill-erase: ## A thousand persons are erased from ROWS rows (1000000; 20000000 
 	go run ./test/drills/erase -rows $(or $(ROWS),1000000)
 
 .PHONY: drill-nights
-drill-nights: build ## Nights of a minute: three missed ones are made up for in order, a failed one is repaired (SHOTS=dir: pictures of the Temporal UI)
+drill-nights: build browser ## Nights of a minute: three missed ones are made up for in order, a failed one is repaired (SHOTS=dir: pictures of the Temporal UI)
 	$(if $(SHOTS),cd test/ui && $(NPM) ci --no-audit --no-fund --loglevel error)
 	go run ./test/drills/nights $(if $(SHOTS),-shots $(SHOTS))
 
@@ -175,8 +175,14 @@ ui-check: $(UI)/node_modules/.installed ## Prove that the dashboard's committed 
 	&& (cd openapi && npx openapi-typescript ../../openapi.yaml --alphabetize --output "$$tmp/schema.d.ts") && diff -u src/schema.d.ts "$$tmp/schema.d.ts" \
 	&& npx vite build --logLevel warn --outDir "$$tmp/dist" && diff -rq dist "$$tmp/dist" && echo "the dashboard's types and build are current"
 
+# Chromium from the system's packages, where there is none and it may be installed; else the programs that need it say what to do.
+.PHONY: browser
+browser:
+	@[ -n "$$CHROMIUM" ] || command -v chromium chromium-browser google-chrome > /dev/null || \
+	{ [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null && echo "installing Chromium" && apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-liberation > /dev/null; } || true
+
 .PHONY: ui-test
-ui-test: build ## Drive the dashboard in Chromium: every page, both widths, dark and light, keyboard, restart, axe (DASHBOARD=url: of a running platform)
+ui-test: build browser ## Drive the dashboard in Chromium: every page, both widths, dark and light, keyboard, restart, axe (DASHBOARD=url: of a running platform)
 	cd test/ui && $(NPM) ci --no-audit --no-fund --loglevel error && node run.mjs
 
 .PHONY: observability-check
@@ -192,5 +198,5 @@ peers-lakehouse: build ## PyIceberg, DuckDB, Polars and Spark read the lakehouse
 	test/peers/lakehouse/run.sh
 
 .PHONY: peers-clients
-peers-clients: build ## The real SDKs deliver a shopping session through 429, 500, resets and timeouts; docs/producers.md's programs run (test/peers/clients)
+peers-clients: build browser ## The real SDKs deliver a shopping session through 429, 500, resets and timeouts; docs/producers.md's programs run (test/peers/clients)
 	go run ./test/peers/clients

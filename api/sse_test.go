@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -190,6 +191,29 @@ func TestTheLiveTailShowsEachEventOnce(t *testing.T) {
 		skipped += m.Skipped
 		return shown+skipped >= 400
 	})
+}
+
+// TestTheLiveTailShowsWhatCanBeReadLate: an event arrives before somebody begins to look for it, and can be read only afterwards.
+func TestTheLiveTailShowsWhatCanBeReadLate(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	late := invent(s.tenant, 1, time.Second, 74)
+	late[0].IngestedAt = s.clock.now().Add(-time.Second).UnixMicro()
+	events, _, leave := listen(t, s.server.URL+"/api/v1/events/stream?q="+url.QueryEscape(late[0].ID))
+	defer leave()
+	read := func(e sse) (m eventsMessage) {
+		if err := json.Unmarshal([]byte(e.data), &m); err != nil {
+			t.Fatal(err)
+		}
+		return m
+	}
+	if m := read(next(t, events, "events")); len(m.Events) != 0 {
+		t.Fatalf("%d events before there is one", len(m.Events))
+	}
+	s.insertEvents(t, late)
+	if m := read(next(t, events, "events")); len(m.Events) != 1 || m.Events[0].EventID != late[0].ID {
+		t.Errorf("told of %d events, want the late one", len(m.Events))
+	}
 }
 
 func TestOnePollerServesAllClients(t *testing.T) {

@@ -107,7 +107,7 @@ type eventTail struct {
 	a       *API
 	filter  eventFilter
 	started bool
-	since   time.Time       // the newest arrival of the first reading
+	floor   time.Time       // the oldest arrival of the first reading, if there may be older ones than it could hold
 	seen    map[place]int64 // the greatest offset that was shown, or passed by, of each partition
 	newest  []eventJSON     // for those who come later
 }
@@ -131,7 +131,8 @@ func (t *eventTail) poll(ctx context.Context) (now, welcome message) {
 	return t.encode(ctx, fresh, skipped), t.encode(ctx, t.newest, 0)
 }
 
-// take gives the events that were not there before, newest first, at most streamedEvents, and how many more there are.
+// take gives the events that were not there before, newest first, at most streamedEvents, and how many more there are. An event can be read some time after its arrival, so
+// that alone does not make it an old one: in a partition of which nothing has been shown, it is one only if the first reading had no room for it.
 func (t *eventTail) take(found []olap.EventRow) (fresh []eventJSON, skipped int64) {
 	fresh = []eventJSON{}
 	before := t.seen
@@ -140,16 +141,15 @@ func (t *eventTail) take(found []olap.EventRow) (fresh []eventJSON, skipped int6
 		t.seen = map[place]int64{}
 	}
 	if !t.started {
-		t.since = t.a.now()
-		if len(found) > 0 {
-			t.since = found[0].IngestedAt
+		if n := len(found); n >= streamedEvents {
+			t.floor = found[n-1].IngestedAt
 		}
 	}
 	for i := range found {
 		e := &found[i]
 		at := place{e.KafkaTopic, e.KafkaPartition}
 		last, known := before[at]
-		if known && e.KafkaOffset <= last || !known && t.started && !e.IngestedAt.After(t.since) {
+		if known && e.KafkaOffset <= last || !known && t.started && !e.IngestedAt.After(t.floor) {
 			continue
 		}
 		if last, ok := t.seen[at]; !ok || e.KafkaOffset > last {

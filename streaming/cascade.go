@@ -51,43 +51,59 @@ func (w *Windows[K, A]) foldBelow(g int) error {
 	return nil
 }
 
-// emit gives out an entry that has changed; its grain has been folded.
+// emit gives out an entry that has changed, as it was when its grain was folded last. What has come since is for the next time.
 func (w *Windows[K, A]) emit(e *entry[K, A]) error {
-	if !e.live || !e.changed {
+	if e.inEmit = false; !e.live || !e.changed {
+		return nil
+	}
+	if !e.hasBase { // an abort took back its only fold
+		w.list(e)
 		return nil
 	}
 	w.touch(e)
-	e.changed = false
+	e.changed = e.hasPending
+	w.list(e)
 	return w.spec.Emit(Window[K]{Key: e.key, Grain: e.p.grain, Start: e.p.start, End: e.p.end, Closed: e.p.end <= w.t.Watermark()}, e.base)
 }
 
-// sweep folds what a grain is made of and emits what has changed in it.
-func (w *Windows[K, A]) sweep(g int) error {
-	if err := w.foldBelow(g + 1); err != nil {
-		return err
-	}
-	l := &w.grains[g]
-	for i, e := range l.emit {
-		l.emit[i] = nil
-		e.inEmit = false
-		if err := w.emit(e); err != nil {
+// tick folds what each grain is made of and emits what has changed in it. That is done piece by piece, one with each tick: emitting thousands of windows at once is what
+// every record that comes then would wait for.
+func (w *Windows[K, A]) tick(now time.Time) error {
+	for g := range w.grains {
+		l := &w.grains[g]
+		if now.Sub(w.swept[g]) >= w.spec.EmitEvery {
+			w.swept[g] = now
+			if err := w.sweep(l, len(l.sweep)); err != nil { // ticks were rare
+				return err
+			}
+			if err := w.foldBelow(g + 1); err != nil {
+				return err
+			}
+			l.sweep, l.emit = l.emit, l.sweep[:0]
+			l.piece = max(smallSweep, len(l.sweep)/max(1, int(w.spec.EmitEvery/tickEvery)-2)+1)
+		}
+		if err := w.sweep(l, min(l.piece, len(l.sweep))); err != nil {
 			return err
 		}
 	}
-	l.emit = l.emit[:0]
 	return nil
 }
 
-func (w *Windows[K, A]) tick(now time.Time) error {
-	for g := range w.grains {
-		if now.Sub(w.swept[g]) < w.spec.EmitEvery {
-			continue
-		}
-		w.swept[g] = now
-		if err := w.sweep(g); err != nil {
-			return err
+// smallSweep is as much as is emitted at once in any case.
+const smallSweep = 64
+
+// sweep emits the first n entries of the sweep under way.
+func (w *Windows[K, A]) sweep(l *grainLists[K, A], n int) error {
+	for _, e := range l.sweep[:n] {
+		if e != nil {
+			if err := w.emit(e); err != nil {
+				return err
+			}
 		}
 	}
+	rest := copy(l.sweep, l.sweep[n:])
+	clear(l.sweep[rest:])
+	l.sweep = l.sweep[:rest]
 	return nil
 }
 
@@ -118,13 +134,20 @@ func (w *Windows[K, A]) finish(p *pane[K, A]) error {
 		return err
 	}
 	l := &w.grains[p.grain]
+	for i, e := range l.sweep {
+		if e != nil && e.p == p {
+			l.sweep[i] = nil
+			if err := w.emit(e); err != nil {
+				return err
+			}
+		}
+	}
 	rest := l.emit[:0]
 	for _, e := range l.emit {
 		if e.p != p {
 			rest = append(rest, e)
 			continue
 		}
-		e.inEmit = false
 		if err := w.emit(e); err != nil {
 			return err
 		}

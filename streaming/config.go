@@ -41,8 +41,9 @@ type Config struct {
 	// CommitRecords and CommitBytes end a transaction early. Defaults 50,000 records read and 32 MiB emitted.
 	CommitRecords int `koanf:"commit_records" desc:"records read after which a transaction ends early"`
 	CommitBytes   int `koanf:"commit_bytes" desc:"bytes written after which a transaction ends early"`
-	// MergeWait is how long a record waits for an earlier one of another input that has nothing to be read. Default 25 ms, above the longest linger of a producer; -1 does not wait. At most 5 ms where an earlier stage writes all inputs.
-	MergeWait time.Duration `koanf:"merge_wait" desc:"how long a record waits for an earlier one of another input that has nothing to be read; -1ns does not wait"`
+	// MergeWait is how long a record waits for an earlier one of another input that has nothing to be read. Default 25 ms, above the longest linger of a producer; -1 does not wait. Less for inputs
+	// of which less is known to do (Topology.Linger), and 5 ms for those that an earlier stage writes.
+	MergeWait time.Duration `koanf:"merge_wait" desc:"how long a record waits at most for an earlier one of another input that has nothing to be read; -1ns does not wait"`
 	// Disorder is how far behind the latest event time of an input its next event may be. Default 2 s.
 	Disorder time.Duration `koanf:"disorder" desc:"how far behind the latest event time of an input its next event may be"`
 	// IdleAfter is how long an input without lag may be silent before watermarks no longer wait for it. Default 1 s.

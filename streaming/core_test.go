@@ -116,6 +116,66 @@ func TestTheMergeWaitsForAnInput(t *testing.T) {
 	}
 }
 
+// TestTheMergeWaitsAsLongAsProducersLinger: an input that nobody holds back for long is not waited for as long as another.
+func TestTheMergeWaitsAsLongAsProducersLinger(t *testing.T) {
+	t.Parallel()
+	var o *order
+	top := orderTopology(&o, "a", "b", "c")
+	top.Linger = map[string]time.Duration{"a": 0, "b": 7 * time.Millisecond, "c": time.Hour}
+	h := harness(t, Config{MergeWait: 50 * time.Millisecond}, top)
+	took := func(in ...int) (ms int) {
+		t.Helper()
+		for _, i := range in {
+			h.Produce(i, &kgo.Record{Timestamp: at(0)})
+			h.Poll(i, 1)
+		}
+		for n := len(o.got); len(o.got) < n+len(in); ms++ {
+			must(t, h.Run())
+			if h.now = h.now.Add(time.Millisecond); ms > 1000 {
+				t.Fatalf("processed %v", o.got)
+			}
+		}
+		return ms - 1
+	}
+	if ms := took(0, 2); ms != 12 { // nothing of b
+		t.Errorf("b was waited for %d ms, want 7 and 5", ms)
+	}
+	if ms := took(0, 1); ms != 50 { // nothing of c
+		t.Errorf("c was waited for %d ms, want 50 at most", ms)
+	}
+}
+
+// TestTheMergeSaysWhenToComeBack: while records wait for time alone, wake is the moment at which the first of them may be processed, never one that is over.
+func TestTheMergeSaysWhenToComeBack(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(rt *rapid.T) {
+		var o *order
+		top := orderTopology(&o, "a", "b", "c")
+		top.Linger = map[string]time.Duration{"b": 7 * time.Millisecond}
+		h := harness(t, Config{MergeWait: 20 * time.Millisecond}, top)
+		for range rapid.IntRange(1, 30).Draw(rt, "steps") {
+			in := rapid.IntRange(0, 2).Draw(rt, "in")
+			h.Produce(in, &kgo.Record{Timestamp: at(rapid.IntRange(0, 30).Draw(rt, "ms"))})
+			h.Poll(in, 1)
+			h.now = h.now.Add(time.Duration(rapid.IntRange(0, 9).Draw(rt, "later")) * time.Millisecond)
+			must(t, h.Run())
+			if h.task.merge.buffered == 0 {
+				continue
+			}
+			at, ok := h.task.merge.wake()
+			if !ok || !at.After(h.now) {
+				rt.Fatalf("%d records wait, until %v (%v) at %v", h.task.merge.buffered, at, ok, h.now)
+			}
+			done := len(o.got)
+			if h.now = at; rapid.Bool().Draw(rt, "come") {
+				if must(t, h.Run()); len(o.got) == done {
+					rt.Fatal("nothing was processed when wake said so")
+				}
+			}
+		}
+	})
+}
+
 func TestTheMergeIsASortWhateverTheBatches(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(rt *rapid.T) {

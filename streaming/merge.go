@@ -7,18 +7,18 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// upstreamWait takes the place of a longer MergeWait where an earlier stage writes all inputs: it does not linger, and what it writes in one transaction can be read in all
-// of them at once.
-const upstreamWait = 5 * time.Millisecond
+// onTheWay is what a record takes from the end of its producer's linger to the merge, most times. It is all that is waited for an input of an earlier stage: that does not
+// linger, and what it writes in one transaction can be read in all of its topics at once.
+const onTheWay = 5 * time.Millisecond
 
 // merger orders the records of a task's inputs by (timestamp, topic, offset): it holds back a record while an input that has none to
-// offer might still bring an earlier one. An input with lag is waited for as long as it takes; one without, MergeWait from the
-// record's arrival.
+// offer might still bring an earlier one. An input with lag is waited for as long as it takes; one without, from the record's arrival for as long as its
+// producers may hold records back, at most MergeWait.
 type merger struct {
 	t        *Task
 	q        []queue
-	rank     []int // place of each input in the order of topic names
-	wait     time.Duration
+	rank     []int           // place of each input in the order of topic names
+	wait     []time.Duration // for each input
 	buffered int
 }
 
@@ -38,16 +38,20 @@ type arrival struct {
 }
 
 func (m *merger) init(t *Task) {
-	m.t, m.wait = t, t.cfg.MergeWait
-	if len(t.top.Upstream) == len(t.top.Inputs) {
-		m.wait = min(m.wait, upstreamWait)
-	}
+	m.t, m.wait = t, make([]time.Duration, len(t.in))
 	m.q = make([]queue, len(t.in))
 	m.rank = make([]int, len(t.in))
 	names := slices.Sorted(slices.Values(t.top.Inputs))
 	for i, topic := range t.top.Inputs {
 		m.rank[i] = slices.Index(names, topic)
 		m.q[i].next = -1
+		m.wait[i] = t.cfg.MergeWait
+		if linger, ok := t.top.Linger[topic]; ok {
+			m.wait[i] = min(m.wait[i], linger+onTheWay)
+		}
+		if t.top.Upstream[topic] > 0 {
+			m.wait[i] = min(m.wait[i], onTheWay)
+		}
 	}
 }
 
@@ -79,15 +83,15 @@ func (m *merger) offer(in int, recs []*kgo.Record, end int64, now time.Time) {
 	m.buffered += len(recs)
 }
 
-// pick chooses the input whose head is next, and how many of its records may be processed before another choice; 0: none may yet.
-func (m *merger) pick(now time.Time) (in, n int) {
-	best, second := -1, -1
-	empty, lagging := false, false
+// heads finds the two inputs with the earliest records (-1: there is none), how long those that have none are waited for, and whether one of these is lagging: there is
+// something to be read.
+func (m *merger) heads() (best, second int, wait time.Duration, lagging bool) {
+	best, second = -1, -1
 	for i := range m.q {
 		q := &m.q[i]
 		switch {
 		case q.head == len(q.recs):
-			empty = true
+			wait = max(wait, m.wait[i])
 			lagging = lagging || q.next < q.end
 		case best < 0 || m.less(i, best):
 			best, second = i, best
@@ -95,12 +99,18 @@ func (m *merger) pick(now time.Time) (in, n int) {
 			second = i
 		}
 	}
+	return best, second, wait, lagging
+}
+
+// pick chooses the input whose head is next, and how many of its records may be processed before another choice; 0: none may yet.
+func (m *merger) pick(now time.Time) (in, n int) {
+	best, second, wait, lagging := m.heads()
 	if best < 0 || lagging {
 		return 0, 0
 	}
 	q := &m.q[best]
 	limit := q.batches[0].upto
-	if empty && m.wait > 0 && now.Sub(q.batches[0].at) < m.wait {
+	if now.Sub(q.batches[0].at) < wait {
 		return 0, 0
 	}
 	if second < 0 {
@@ -149,22 +159,13 @@ func (m *merger) caughtUp(in int) bool {
 
 func (m *merger) held(in int) int { return len(m.q[in].recs) - m.q[in].head }
 
-// wake is when the head may be processed although an input is empty; false if nothing waits for time alone.
+// wake is when the next record may be processed although an input is empty; false if nothing waits for time alone.
 func (m *merger) wake() (time.Time, bool) {
-	var first time.Time
-	for i := range m.q {
-		q := &m.q[i]
-		if q.head == len(q.recs) {
-			if q.next < q.end {
-				return time.Time{}, false
-			}
-			continue
-		}
-		if at := q.batches[0].at; first.IsZero() || at.Before(first) {
-			first = at
-		}
+	best, _, wait, lagging := m.heads()
+	if best < 0 || lagging {
+		return time.Time{}, false
 	}
-	return first.Add(m.wait), !first.IsZero()
+	return m.q[best].batches[0].at.Add(wait), true
 }
 
 // reset forgets what is buffered: the inputs are read again from the committed offsets.

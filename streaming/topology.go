@@ -8,9 +8,10 @@ import (
 
 // Topology is what one worker group runs: co-partitioned inputs and one operator per partition number.
 type Topology struct {
-	Name, Stage string   // the changelog is state.<Name>.<Stage>, a log state.<log>.<Name>.<Stage>
-	Inputs      []string // topics with Partitions partitions each; the index is the `in` of Process and Observe
-	Untimed     []string // inputs that carry no event time: watermarks never wait for them
+	Name, Stage string                   // the changelog is state.<Name>.<Stage>, a log state.<log>.<Name>.<Stage>
+	Inputs      []string                 // topics with Partitions partitions each; the index is the `in` of Process and Observe
+	Linger      map[string]time.Duration // how long the producers of an input hold records back at most; Config.MergeWait where it is not said, and never more
+	Untimed     []string                 // inputs that carry no event time: watermarks never wait for them
 	// Upstream names the inputs that tasks of an earlier stage write by Rekey, and how many of these there are. Their event time is what those tasks say: the operator does
 	// not observe it. Rekeys are the topics that this stage writes so.
 	Upstream map[string]int32
@@ -112,6 +113,11 @@ func (top Topology) Validate() error {
 	for in, n := range top.Upstream {
 		if !inputs[in] || n < 1 || n > maxUpstream {
 			bad("upstream input %q with %d tasks: want an input, and 1 to %d", in, n, maxUpstream)
+		}
+	}
+	for in, d := range top.Linger {
+		if !inputs[in] || d < 0 {
+			bad("linger %s of %q: want an input, and 0 or more", d, in)
 		}
 	}
 	for _, in := range top.Untimed {

@@ -42,11 +42,11 @@ type WindowsSpec[K comparable, A any] struct {
 	Store    uint16 // declared in Topology.Stores
 	Grains   []Grain[K]
 	Lateness time.Duration // how long after its end, in event time, a window still takes events
-	// EmitEvery is the least processing time between two emissions of a window that is not closing. Default 1 s.
+	// EmitEvery is how often, in processing time, a window that is not closing is emitted at most. Default 1 s. What is due is spread over that time.
 	EmitEvery time.Duration
 	Keys      Codec[K]
 	Values    Accumulator[A]
-	// Emit is called with the total of a window that has changed since it was last emitted: at most once per EmitEvery, and at its
+	// Emit is called with the total of a window that has changed since it was last emitted: once in each EmitEvery, and at its
 	// close. total must neither be changed nor retained. Emit may emit records and write stores, but not add to the same windows.
 	Emit func(w Window[K], total A) error
 }
@@ -140,7 +140,11 @@ type value[A any] struct {
 	live                bool
 }
 
-type grainLists[K comparable, A any] struct{ fold, emit []*entry[K, A] }
+type grainLists[K comparable, A any] struct {
+	fold, emit []*entry[K, A]
+	sweep      []*entry[K, A] // of emit, when the sweep under way began; nil where one has been emitted by the close of its window
+	piece      int            // of sweep that is emitted with each tick
+}
 
 // OpenWindows makes the window set of a declared store. It is called in Topology.New only.
 func OpenWindows[K comparable, A any](t *Task, spec WindowsSpec[K, A]) *Windows[K, A] {

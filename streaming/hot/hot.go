@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -59,6 +60,12 @@ func Topology(cfg Config, partitions int32, codecs *schema.Codecs, defs kpi.Defi
 		top.Inputs = append(top.Inputs, c.RawTopic())
 	}
 	top.Inputs = append(top.Inputs, event.TopicRawFailed)
+	top.Linger = map[string]time.Duration{}
+	for _, t := range event.Topics() {
+		if slices.Contains(top.Inputs, t.Name) {
+			top.Linger[t.Name] = t.Linger
+		}
+	}
 	return top, nil
 }
 

@@ -1,0 +1,73 @@
+package streaming
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+)
+
+// TestEmissionsAreSpread: of thousands of windows that have changed none waits for longer than EmitEvery, and no tick emits most of them; what is emitted is complete in the end
+// whatever comes, and is aborted, in the middle.
+func TestEmissionsAreSpread(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(rt *rapid.T) {
+		const keys = 1000
+		h := harness(t, Config{MergeWait: -1}, testTopology(1, "in"))
+		n, want, told := 0, map[string]int64{}, map[string]int64{}
+		feed := func(count int) {
+			for range count {
+				key := fmt.Sprintf("k%d", n*7919%keys)
+				h.Produce(0, record(key, 1_000_000_000, fmt.Sprintf("id%d", n)))
+				want[key]++
+				n++
+			}
+			must(t, h.Feed())
+		}
+		read := 0
+		commit := func() (count int) { // rows of the transaction
+			if _, err := h.Commit(); err != nil {
+				t.Fatal(err)
+			}
+			for _, r := range h.Outputs(rowTopic)[read:] {
+				var grain, start, total, sum int64
+				var key string
+				_, err := fmt.Sscanf(string(r.Key), "%d/%d/%s", &grain, &start, &key)
+				must(t, err)
+				_, err = fmt.Sscanf(string(r.Value), "%d %d", &total, &sum)
+				must(t, err)
+				if grain == 1 {
+					told[key] = total
+				}
+				count++
+			}
+			read += count
+			return count
+		}
+		feed(keys)
+		commit()
+		most := 0
+		for range rapid.IntRange(12, 40).Draw(rt, "ticks") {
+			must(t, h.Advance(tickEvery))
+			if rapid.IntRange(0, 9).Draw(rt, "abort") == 0 {
+				must(t, h.Abort())
+				must(t, h.Feed())
+				continue
+			}
+			if more := rapid.IntRange(0, 30).Draw(rt, "more"); more > 20 {
+				feed(more)
+			}
+			most = max(most, commit())
+		}
+		if most > 2*(keys/8+1+smallSweep) { // of two grains
+			rt.Errorf("%d windows were emitted at once", most)
+		}
+		must(t, h.Advance(2*time.Second+tickEvery))
+		commit()
+		if diff := cmp.Diff(want, told); diff != "" {
+			rt.Errorf("what was emitted last is not the total: %s", diff)
+		}
+	})
+}
