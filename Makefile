@@ -178,7 +178,7 @@ ui-check: $(UI)/node_modules/.installed ## Prove that the dashboard's committed 
 # Chromium from the system's packages, where there is none and it may be installed; else the programs that need it say what to do.
 .PHONY: browser
 browser:
-	@[ -n "$$CHROMIUM" ] || command -v chromium chromium-browser google-chrome > /dev/null || \
+	@[ -n "$${CHROMIUM:-}" ] || command -v chromium chromium-browser google-chrome > /dev/null || \
 	{ [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null && echo "installing Chromium" && apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-liberation > /dev/null; } || true
 
 .PHONY: ui-test
