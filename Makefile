@@ -126,7 +126,7 @@ drill-erase: ## A thousand persons are erased from ROWS rows (1000000; 20000000 
 	go run ./test/drills/erase -rows $(or $(ROWS),1000000)
 
 .PHONY: drill-nights
-drill-nights: build browser ## Nights of a minute: three missed ones are made up for in order, a failed one is repaired (SHOTS=dir: pictures of the Temporal UI)
+drill-nights: build $(if $(SHOTS),browser) ## Nights of a minute: three missed ones are made up for in order, a failed one is repaired (SHOTS=dir: pictures of the Temporal UI)
 	$(if $(SHOTS),cd test/ui && $(NPM) ci --no-audit --no-fund --loglevel error)
 	go run ./test/drills/nights $(if $(SHOTS),-shots $(SHOTS))
 

@@ -9,8 +9,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// TestEmissionsAreSpread: of thousands of windows that have changed none waits for longer than EmitEvery, and no tick emits most of them; what is emitted is complete in the end
-// whatever comes, and is aborted, in the middle.
+// TestEmissionsAreSpread: of a thousand windows that have changed no tick emits most; two periods later what was emitted is complete, whatever came, or was aborted, in the middle.
 func TestEmissionsAreSpread(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(rt *rapid.T) {
