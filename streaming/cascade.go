@@ -6,104 +6,77 @@ import (
 	"time"
 )
 
-// foldGrain passes the pending deltas of a grain on to the grains above it. Afterwards its totals are complete with regard to the
-// grains below that were folded before.
-func (w *Windows[K, A]) foldGrain(g int) error {
-	l := &w.grains[g]
-	for i, e := range l.fold {
-		l.fold[i] = nil
-		e.inFold = false
-		if !e.live || !e.hasPending {
-			continue // went away with its window, or with an aborted transaction
+// fold passes the pending delta of e on to the grains above it. Afterwards its base is its total with regard to the grains below that were folded before.
+func (w *Windows[K, A]) fold(e *entry[K, A]) error {
+	for _, up := range w.parents[e.p.grain] {
+		start, end := w.spec.Grains[up].Window(e.key, e.p.start)
+		if start > e.p.start || end < e.p.end {
+			return fmt.Errorf("window %s [%d, %d) does not lie within one of %s: [%d, %d)", w.spec.Grains[e.p.grain].Name, e.p.start, e.p.end, w.spec.Grains[up].Name, start, end)
 		}
-		w.touch(e)
-		for _, up := range w.parents[g] {
-			start, end := w.spec.Grains[up].Window(e.key, e.p.start)
-			if start > e.p.start || end < e.p.end {
-				return fmt.Errorf("window %s [%d, %d) does not lie within one of %s: [%d, %d)", w.spec.Grains[g].Name, e.p.start, e.p.end, w.spec.Grains[up].Name, start, end)
-			}
-			w.spec.Values.Merge(w.delta(w.entry(up, start, end, e.key)), e.pending)
-		}
-		switch {
-		case !e.hasBase:
-			e.base, e.hasBase, e.ownBase = e.pending, true, true
-		case e.ownBase:
-			w.spec.Values.Merge(&e.base, e.pending)
-		default:
-			e.base = w.spec.Values.Clone(e.base)
-			w.spec.Values.Merge(&e.base, e.pending)
-			e.ownBase = true
-		}
-		var none A
-		e.pending, e.hasPending = none, false
+		w.spec.Values.Merge(w.delta(w.entry(up, start, end, e.key)), e.pending)
 	}
-	l.fold = l.fold[:0]
+	switch {
+	case !e.hasBase:
+		e.base, e.hasBase, e.ownBase = e.pending, true, true
+	case e.ownBase:
+		w.spec.Values.Merge(&e.base, e.pending)
+	default:
+		e.base = w.spec.Values.Clone(e.base)
+		w.spec.Values.Merge(&e.base, e.pending)
+		e.ownBase = true
+	}
+	var none A
+	e.pending, e.hasPending = none, false
 	return nil
 }
 
-// foldBelow folds every grain that is smaller than g.
-func (w *Windows[K, A]) foldBelow(g int) error {
-	for i := range g {
-		if err := w.foldGrain(i); err != nil {
+// emit folds and gives out an entry that has changed.
+func (w *Windows[K, A]) emit(e *entry[K, A]) error {
+	e.listed = false
+	if !e.live || !e.due() {
+		return nil // went away with its window or with an aborted transaction
+	}
+	w.touch(e)
+	if e.hasPending {
+		if err := w.fold(e); err != nil {
 			return err
 		}
 	}
-	return nil
-}
-
-// emit gives out an entry that has changed, as it was when its grain was folded last. What has come since is for the next time.
-func (w *Windows[K, A]) emit(e *entry[K, A]) error {
-	if e.inEmit = false; !e.live || !e.changed {
-		return nil
-	}
-	if !e.hasBase { // an abort took back its only fold
-		w.list(e)
-		return nil
-	}
-	w.touch(e)
-	e.changed = e.hasPending
-	w.list(e)
+	e.changed = false
 	return w.spec.Emit(Window[K]{Key: e.key, Grain: e.p.grain, Start: e.p.start, End: e.p.end, Closed: e.p.end <= w.t.Watermark()}, e.base)
 }
 
-// tick folds what each grain is made of and emits what has changed in it. That is done piece by piece, one with each tick: emitting thousands of windows at once is what
-// every record that comes then would wait for.
+// maxTurns is in how many pieces the keys are dealt with at most.
+const maxTurns = 16
+
+// tick folds and emits what has changed. A key has its turn once per EmitEvery, with all its windows, smaller ones first; the turns of the
+// keys are spread over that time: folding and emitting thousands of windows at once is what every record that comes then would wait for.
 func (w *Windows[K, A]) tick(now time.Time) error {
-	for g := range w.grains {
-		l := &w.grains[g]
-		if now.Sub(w.swept[g]) >= w.spec.EmitEvery {
-			w.swept[g] = now
-			if err := w.sweep(l, len(l.sweep)); err != nil { // ticks were rare
+	turns := int64(w.turns)
+	upTo := int64(now.Sub(w.origin) / (w.spec.EmitEvery / time.Duration(turns)))
+	for i := max(w.turn, upTo-turns); i < upTo; i++ { // less if ticks were rare
+		for g := range w.changed {
+			if err := w.emitAll(&w.changed[g][i%turns], func(*entry[K, A]) bool { return true }); err != nil {
 				return err
 			}
-			if err := w.foldBelow(g + 1); err != nil {
-				return err
-			}
-			l.sweep, l.emit = l.emit, l.sweep[:0]
-			l.piece = max(smallSweep, len(l.sweep)/max(1, int(w.spec.EmitEvery/tickEvery)-2)+1)
-		}
-		if err := w.sweep(l, min(l.piece, len(l.sweep))); err != nil {
-			return err
 		}
 	}
+	w.turn = max(w.turn, upTo)
 	return nil
 }
 
-// smallSweep is as much as is emitted at once in any case.
-const smallSweep = 64
-
-// sweep emits the first n entries of the sweep under way.
-func (w *Windows[K, A]) sweep(l *grainLists[K, A], n int) error {
-	for _, e := range l.sweep[:n] {
-		if e != nil {
-			if err := w.emit(e); err != nil {
-				return err
-			}
+// emitAll emits the entries of a list that are in question and leaves the others.
+func (w *Windows[K, A]) emitAll(list *[]*entry[K, A], which func(*entry[K, A]) bool) error {
+	rest := (*list)[:0]
+	for _, e := range *list {
+		if !which(e) {
+			rest = append(rest, e)
+		} else if err := w.emit(e); err != nil {
+			return err
 		}
 	}
-	rest := copy(l.sweep, l.sweep[n:])
-	clear(l.sweep[rest:])
-	l.sweep = l.sweep[:rest]
+	clear((*list)[len(rest):])
+	*list = rest
 	return nil
 }
 
@@ -128,32 +101,15 @@ func (w *Windows[K, A]) advance(watermark int64) error {
 	return nil
 }
 
-// finish emits what has changed in p.
+// finish folds and emits what has changed in p and in the smaller windows it is made of. Those are closed too.
 func (w *Windows[K, A]) finish(p *pane[K, A]) error {
-	if err := w.foldBelow(p.grain + 1); err != nil {
-		return err
-	}
-	l := &w.grains[p.grain]
-	for i, e := range l.sweep {
-		if e != nil && e.p == p {
-			l.sweep[i] = nil
-			if err := w.emit(e); err != nil {
+	for g := range p.grain + 1 {
+		for i := range w.changed[g] {
+			if err := w.emitAll(&w.changed[g][i], func(e *entry[K, A]) bool { return p.start <= e.p.start && e.p.end <= p.end }); err != nil {
 				return err
 			}
 		}
 	}
-	rest := l.emit[:0]
-	for _, e := range l.emit {
-		if e.p != p {
-			rest = append(rest, e)
-			continue
-		}
-		if err := w.emit(e); err != nil {
-			return err
-		}
-	}
-	clear(l.emit[len(rest):])
-	l.emit = rest
 	return nil
 }
 

@@ -60,7 +60,7 @@ func TestEmissionsAreSpread(t *testing.T) {
 			}
 			most = max(most, commit())
 		}
-		if most > 2*(keys/8+1+smallSweep) { // of two grains
+		if most > 2*keys/5 { // of two grains, a tenth each
 			rt.Errorf("%d windows were emitted at once", most)
 		}
 		must(t, h.Advance(2*time.Second+tickEvery))

@@ -36,7 +36,7 @@ func (w *Windows[K, A]) freeze() {
 
 func (p *pane[K, A]) atRest() bool {
 	for _, e := range p.keys {
-		if e.changed || e.hasPending {
+		if e.due() {
 			return false
 		}
 	}
@@ -44,7 +44,6 @@ func (p *pane[K, A]) atRest() bool {
 }
 
 func (w *Windows[K, A]) cool(p *pane[K, A]) {
-	const keyAt = 9 // after grain and start in an entry's id
 	b := w.cold[:0]
 	for _, e := range p.keys {
 		b = binary.AppendUvarint(b, uint64(len(e.id)-keyAt))
@@ -92,6 +91,7 @@ func (w *Windows[K, A]) thaw(p *pane[K, A]) {
 		slab = slab[1:]
 		e.p, e.key = p, key
 		e.id = append(appendTime([]byte{byte(p.grain)}, p.start), kb...)
+		e.turn = w.turnOf(e.id)
 		if _, e.value, err = w.decode(vb); err != nil {
 			return err
 		}

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/cespare/xxhash/v2"
 )
 
 // Grain is one size of windows in a cascade.
@@ -42,7 +44,7 @@ type WindowsSpec[K comparable, A any] struct {
 	Store    uint16 // declared in Topology.Stores
 	Grains   []Grain[K]
 	Lateness time.Duration // how long after its end, in event time, a window still takes events
-	// EmitEvery is how often, in processing time, a window that is not closing is emitted at most. Default 1 s. What is due is spread over that time.
+	// EmitEvery is how often, in processing time, a window that is not closing is emitted at most. Default 1 s. The keys have their turns spread over that time.
 	EmitEvery time.Duration
 	Keys      Codec[K]
 	Values    Accumulator[A]
@@ -76,7 +78,7 @@ type WindowCounts struct{ OnTime, Late, Dropped int64 }
 // Windows is a cascade of tumbling windows of one task.
 //
 // An event is added to its window of the smallest grain only. What an entry has not yet passed on to the larger grains is its pending
-// delta; once per EmitEvery, and before a window closes, deltas are folded upwards. So between folds an event dirties one small entry.
+// delta; when it is emitted, the delta is folded upwards. So in between an event dirties one small entry.
 type Windows[K comparable, A any] struct {
 	t        *Task
 	s        StoreSpec
@@ -88,8 +90,10 @@ type Windows[K comparable, A any] struct {
 	last     *pane[K, A] // of grain 0, asked for last
 	closing  paneHeap[K, A]
 	expiring paneHeap[K, A]
-	grains   []grainLists[K, A]
-	swept    []time.Time // of each grain
+	changed  [][][]*entry[K, A] // by grain and turn of the key: those to fold and emit
+	turns    int                // in an EmitEvery
+	turn     int64              // the next one, counted from origin
+	origin   time.Time
 
 	epoch    uint64
 	dirty    []*entry[K, A]
@@ -128,8 +132,8 @@ type entry[K comparable, A any] struct {
 	before  value[A] // as of the last commit
 	epoch   uint64   // of the transaction that changed it last
 	ownBase bool     // base was made in this transaction and may be changed in place
-	inFold  bool     // it is in the grain's list of those to fold
-	inEmit  bool
+	listed  bool     // it is in the list of its turn
+	turn    uint8
 }
 
 // value is the part of an entry that commits and aborts.
@@ -140,18 +144,19 @@ type value[A any] struct {
 	live                bool
 }
 
-type grainLists[K comparable, A any] struct {
-	fold, emit []*entry[K, A]
-	sweep      []*entry[K, A] // of emit, when the sweep under way began; nil where one has been emitted by the close of its window
-	piece      int            // of sweep that is emitted with each tick
-}
+// due: there is something to fold or to emit.
+func (v *value[A]) due() bool { return v.changed || v.hasPending }
 
 // OpenWindows makes the window set of a declared store. It is called in Topology.New only.
 func OpenWindows[K comparable, A any](t *Task, spec WindowsSpec[K, A]) *Windows[K, A] {
 	def(&spec.EmitEvery, time.Second)
 	w := &Windows[K, A]{
 		t: t, s: t.declared(spec.Store), spec: spec, lateness: spec.Lateness.Microseconds(),
-		panes: map[paneID]*pane[K, A]{}, loading: map[paneStart][]*pane[K, A]{}, grains: make([]grainLists[K, A], len(spec.Grains)), swept: make([]time.Time, len(spec.Grains)), parents: make([][]int, len(spec.Grains)), epoch: 1,
+		panes: map[paneID]*pane[K, A]{}, loading: map[paneStart][]*pane[K, A]{}, parents: make([][]int, len(spec.Grains)), epoch: 1,
+		changed: make([][][]*entry[K, A], len(spec.Grains)), turns: int(min(maxTurns, max(1, spec.EmitEvery/tickEvery))),
+	}
+	for g := range w.changed {
+		w.changed[g] = make([][]*entry[K, A], w.turns)
 	}
 	w.closing.by = func(p *pane[K, A]) int64 { return p.end }
 	w.expiring.by = func(p *pane[K, A]) int64 { return p.end + w.lateness }
@@ -207,14 +212,9 @@ func (w *Windows[K, A]) delta(e *entry[K, A]) *A {
 }
 
 func (w *Windows[K, A]) list(e *entry[K, A]) {
-	l := &w.grains[e.p.grain]
-	if e.hasPending && !e.inFold {
-		e.inFold = true
-		l.fold = append(l.fold, e)
-	}
-	if e.changed && !e.inEmit {
-		e.inEmit = true
-		l.emit = append(l.emit, e)
+	if l := &w.changed[e.p.grain][e.turn]; e.due() && !e.listed {
+		e.listed = true
+		*l = append(*l, e)
 	}
 }
 
@@ -258,8 +258,14 @@ func (w *Windows[K, A]) entry(grain int, start, end int64, key K) *entry[K, A] {
 		w.slab = w.slab[1:]
 		e.p, e.key = p, key
 		e.id = w.spec.Keys.Append(appendTime([]byte{byte(grain)}, start), key)
+		e.turn = w.turnOf(e.id)
 		p.keys[key] = e
 		w.entries++
 	}
 	return e
+}
+
+// turnOf is the same for all windows of a key.
+func (w *Windows[K, A]) turnOf(id []byte) uint8 {
+	return uint8(xxhash.Sum64(id[keyAt:]) % uint64(w.turns))
 }

@@ -15,6 +15,8 @@ const (
 	flagChanged             // it has changed since it was emitted last
 )
 
+const keyAt = 9 // where the key begins in an entry's id
+
 func (w *Windows[K, A]) store() StoreSpec { return w.s }
 
 func (w *Windows[K, A]) size() int { return w.entries }
@@ -79,10 +81,10 @@ func (w *Windows[K, A]) encode(b []byte, e *entry[K, A]) []byte {
 }
 
 func (w *Windows[K, A]) load(k, v []byte) error {
-	if len(k) < 9 || int(k[0]) >= len(w.grains) {
+	if len(k) < keyAt || int(k[0]) >= len(w.changed) {
 		return fmt.Errorf("window key %x of store %s", k, w.s.Name)
 	}
-	key, err := w.spec.Keys.Decode(k[9:])
+	key, err := w.spec.Keys.Decode(k[keyAt:])
 	if err != nil {
 		return fmt.Errorf("decoding a window key of store %s: %w", w.s.Name, err)
 	}
@@ -179,9 +181,7 @@ func (w *Windows[K, A]) restored() {
 			w.list(e)
 		}
 	}
-	for g := range w.swept {
-		w.swept[g] = w.t.stagger(w.spec.EmitEvery, g)
-	}
+	w.origin = w.t.stagger(w.spec.EmitEvery, 0)
 	w.freeze()
 }
 
