@@ -119,8 +119,15 @@ func (w *Windows[K, A]) release(p *pane[K, A]) {
 		w.last = nil
 	}
 	w.entries -= p.size()
-	w.released = append(w.released, p)
 	w.t.touched = true
+	if p.made < w.epoch {
+		w.released = append(w.released, p)
+		return
+	}
+	for _, e := range p.keys { // it came and went within the transaction: nobody has to know of it, and a long one has many of those
+		w.dirty[e.dirty] = nil
+	}
+	p.keys = nil
 }
 
 // paneHeap orders panes by a time of theirs, then by grain, so that a window comes before those it is folded into.

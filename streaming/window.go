@@ -96,11 +96,11 @@ type Windows[K comparable, A any] struct {
 	origin   time.Time
 
 	epoch    uint64
-	dirty    []*entry[K, A]
-	released []*pane[K, A] // in this transaction
-	made     []*pane[K, A] // in this transaction
-	warm     []*pane[K, A] // closed, and not cold
-	moved    bool          // panes closed or were released in this transaction
+	dirty    []*entry[K, A] // nil where the window has come and gone
+	released []*pane[K, A]  // in this transaction
+	made     []*pane[K, A]  // in this transaction
+	warm     []*pane[K, A]  // closed, and not cold
+	moved    bool           // panes closed or were released in this transaction
 	slab     []entry[K, A]
 	entries  int
 	cold     []byte                      // scratch
@@ -119,6 +119,7 @@ type paneID struct {
 type pane[K comparable, A any] struct {
 	paneID
 	keys map[K]*entry[K, A] // nil while it is cold
+	made uint64             // the epoch in which it was made
 	cold []byte             // a closed pane at rest, see cold.go
 	n    int                // keys while it is cold
 }
@@ -131,6 +132,7 @@ type entry[K comparable, A any] struct {
 	value[A]
 	before  value[A] // as of the last commit
 	epoch   uint64   // of the transaction that changed it last
+	dirty   int      // its place in the list of those
 	ownBase bool     // base was made in this transaction and may be changed in place
 	listed  bool     // it is in the list of its turn
 	turn    uint8
@@ -227,6 +229,7 @@ func (w *Windows[K, A]) touch(e *entry[K, A]) {
 	if e.hasPending {
 		e.pending = w.spec.Values.Clone(e.pending)
 	}
+	e.dirty = len(w.dirty)
 	w.dirty = append(w.dirty, e)
 	w.t.touched = true
 }
@@ -236,7 +239,7 @@ func (w *Windows[K, A]) entry(grain int, start, end int64, key K) *entry[K, A] {
 	if p == nil || p.start != start || p.end != end || p.grain != grain {
 		id := paneID{grain, start, end}
 		if p = w.panes[id]; p == nil {
-			p = &pane[K, A]{paneID: id, keys: map[K]*entry[K, A]{}}
+			p = &pane[K, A]{paneID: id, keys: map[K]*entry[K, A]{}, made: w.epoch}
 			w.panes[id] = p
 			w.closing.push(p)
 			w.expiring.push(p)

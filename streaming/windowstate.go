@@ -38,7 +38,7 @@ func (w *Windows[K, A]) flush(put func(key, value []byte)) error {
 		}
 	}
 	for _, e := range w.dirty {
-		if w.panes[e.p.paneID] != e.p {
+		if e == nil || w.panes[e.p.paneID] != e.p {
 			continue // released
 		}
 		w.buf = w.encode(w.buf[:0], e)
@@ -174,6 +174,7 @@ func (w *Windows[K, A]) unload(p *pane[K, A]) {
 // restored builds the lists and heaps over what was loaded.
 func (w *Windows[K, A]) restored() {
 	w.loading, w.made = nil, nil
+	w.epoch++ // what was loaded is of an earlier one
 	w.reindex()
 	for _, p := range w.panes {
 		w.warm = append(w.warm, p)
@@ -201,7 +202,9 @@ func (w *Windows[K, A]) reindex() {
 func (w *Windows[K, A]) commit() {
 	var none value[A]
 	for i, e := range w.dirty {
-		e.before, w.dirty[i] = none, nil
+		if e != nil {
+			e.before, w.dirty[i] = none, nil
+		}
 	}
 	for _, p := range w.released {
 		for _, e := range p.keys {
@@ -223,6 +226,9 @@ func (w *Windows[K, A]) abort() {
 	}
 	var none value[A]
 	for i, e := range w.dirty {
+		if e == nil {
+			continue
+		}
 		e.value, e.before, w.dirty[i] = e.before, none, nil
 		if e.live {
 			w.list(e)
