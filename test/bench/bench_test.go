@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"millrace/internal/embedded"
+	"millrace/test/bench/child"
 )
 
 func TestMain(m *testing.M) {
@@ -106,7 +107,7 @@ func TestAPartialRunKeepsTheOthersResults(t *testing.T) {
 }
 
 func TestCPUTimeOfAProcessIsRead(t *testing.T) {
-	own, err := ownCPU()
+	own, err := child.OwnCPU()
 	if err != nil {
 		t.Fatal(err)
 	}

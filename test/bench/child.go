@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -20,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"millrace/internal/embedded"
+	"millrace/test/bench/child"
 	"millrace/workers"
 )
 
@@ -37,8 +37,6 @@ type job struct {
 	Profile    string              `json:"profile"`
 
 	Compaction compactionJob `json:"compaction"`
-	Flink      flinkRun      `json:"flink"`
-	Nexmark    nexRun        `json:"nexmark"`
 }
 
 // measured is the table of children that do one job and say on their standard output what it cost.
@@ -51,8 +49,6 @@ var measured = map[string]func(context.Context, job) (cost, error){
 	"parquet":    icebergPeer,
 	"small":      compactionFill,
 	"compaction": compactionOurs,
-	"flink":      flinkOurs,
-	"nexmark":    nexmarkOurs,
 }
 
 // childMain is a child's main. It ends when its standard input does, which the parent holds open.
@@ -69,19 +65,10 @@ func childMain(kind string) int {
 func runChild(ctx context.Context, kind string, in io.Reader, out io.Writer) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	lines := bufio.NewReader(in)
-	text, err := lines.ReadBytes('\n')
-	if err != nil {
-		return fmt.Errorf("reading the job: %w", err)
-	}
 	var j job
-	if err := json.Unmarshal(text, &j); err != nil {
-		return fmt.Errorf("reading the job: %w", err)
+	if err := child.Told(in, &j, cancel); err != nil {
+		return err
 	}
-	go func() { // owned by the process: a blocked read of stdin cannot be interrupted
-		_, _ = io.Copy(io.Discard, lines) // any end means that the parent is gone
-		cancel()
-	}()
 	switch {
 	case kind == "bare-gateway":
 		return serveBare(ctx, j, out)
@@ -103,16 +90,11 @@ func runGateway(ctx context.Context, j job) error {
 	if err != nil {
 		return err
 	}
-	stop, err := startProfile(j.Profile)
+	stop, err := child.StartProfile(j.Profile)
 	if err != nil {
 		return err
 	}
-	return errors.Join(workers.Run(ctx, cfg, []string{"gateway"}, quiet()), stop())
-}
-
-// quiet logs what should not happen.
-func quiet() *slog.Logger {
-	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	return errors.Join(workers.Run(ctx, cfg, []string{"gateway"}, child.Quiet()), stop())
 }
 
 // process is a running child.
@@ -131,13 +113,18 @@ func startSelf(ctx context.Context, kind string, j job, env ...string) (*process
 	if err != nil {
 		return nil, fmt.Errorf("finding this program's own file: %w", err)
 	}
-	p, err := start(ctx, self, []string{childWord, kind}, env...)
+	return tell(ctx, self, []string{childWord, kind}, j, env...)
+}
+
+// tell starts a program and tells it its job.
+func tell(ctx context.Context, path string, args []string, job any, env ...string) (*process, error) {
+	p, err := start(ctx, path, args, env...)
 	if err != nil {
 		return nil, err
 	}
-	if err := json.NewEncoder(p.stdin).Encode(j); err != nil {
+	if err := json.NewEncoder(p.stdin).Encode(job); err != nil {
 		p.stop()
-		return nil, fmt.Errorf("telling %s its job: %w", kind, err)
+		return nil, fmt.Errorf("telling %s its job: %w", args, err)
 	}
 	return p, nil
 }
@@ -193,16 +180,21 @@ func do(ctx context.Context, kind string, j job) (cost, error) {
 	if err != nil {
 		return cost{}, err
 	}
+	return p.cost(kind, j.Rows)
+}
+
+// cost waits for the end and gives what the process says of itself; n is how many it had to take.
+func (p *process) cost(kind string, n int64) (cost, error) {
 	var c cost
-	err = json.NewDecoder(p.out).Decode(&c)
+	err := json.NewDecoder(p.out).Decode(&c)
 	if ended := p.wait(); ended != nil {
 		return cost{}, ended
 	}
 	if err != nil {
 		return cost{}, fmt.Errorf("reading what %s says: %w", kind, err)
 	}
-	if c.N != j.Rows {
-		return cost{}, fmt.Errorf("%s took %d of %d", kind, c.N, j.Rows)
+	if c.N != n {
+		return cost{}, fmt.Errorf("%s took %d of %d", kind, c.N, n)
 	}
 	return c, nil
 }

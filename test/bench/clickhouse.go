@@ -18,6 +18,7 @@ import (
 	"millrace/internal/embedded/embeddedtest"
 	"millrace/olap"
 	"millrace/streaming/sink"
+	"millrace/test/bench/child"
 )
 
 // benchClickHouse measures the sink, which fetches, decodes and inserts the events of filled topics, beside inserts of the same rows that are in memory already:
@@ -117,11 +118,11 @@ func clickhouseOurs(ctx context.Context, j job) (cost, error) {
 	}
 	cfg, reg := sink.DefaultClickHouseConfig(), prometheus.NewRegistry()
 	cfg.Group = j.Group
-	s, err := sink.NewClickHouse(cfg, conn, codecs, []kgo.Opt{kgo.SeedBrokers(j.Brokers)}, reg, quiet())
+	s, err := sink.NewClickHouse(cfg, conn, codecs, []kgo.Opt{kgo.SeedBrokers(j.Brokers)}, reg, child.Quiet())
 	if err != nil {
 		return cost{}, err
 	}
-	c, err := measure(j.Profile, func() (int64, error) {
+	c, err := child.Measure(j.Profile, func() (int64, error) {
 		const counter = "millrace_sink_clickhouse_rows_total"
 		if err := runUntil(ctx, s.Run, reg, counter, j.Rows); err != nil {
 			return 0, err

@@ -18,6 +18,7 @@ import (
 
 	"millrace/event"
 	"millrace/lakehouse"
+	"millrace/test/bench/child"
 )
 
 // compactionSize is how large the table is, and in how many files.
@@ -171,7 +172,7 @@ func compactionOurs(ctx context.Context, j job) (cost, error) {
 	p.TargetFileBytes, p.MemoryBytes, p.Queries = j.Compaction.TargetBytes, 4<<30, nil // as much as Spark may have
 	p.MaxGroupBytes = max(p.MaxGroupBytes, p.TargetFileBytes)
 	var written int64
-	c, err := measure(j.Profile, func() (int64, error) {
+	c, err := child.Measure(j.Profile, func() (int64, error) {
 		plan, err := cat.PlanCompaction(ctx, compactionTable, p.All())
 		if err != nil {
 			return 0, err

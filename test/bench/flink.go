@@ -20,32 +20,15 @@ import (
 
 	"millrace/internal/embedded"
 	"millrace/internal/embedded/embeddedtest"
+	"millrace/test/bench/child"
 )
 
 //go:embed flink
 var flinkSources embed.FS
 
 const (
-	flinkName       = "Apache Flink 2.2"
-	flinkCheckpoint = 10 * time.Second // and our commit interval
+	flinkName = "Apache Flink 2.2"
 )
-
-// flinkRun is one run of a job over a topic.
-type flinkRun struct {
-	Name       string        `json:"name"`   // of its topics and groups
-	Topic      string        `json:"topic"`  // of events
-	Format     string        `json:"format"` // avro or json
-	Events     int64         `json:"events"`
-	Interval   time.Duration `json:"interval"`
-	Enriched   bool          `json:"enriched"`   // write every event again, and keep a state of each visitor
-	AtLeast    bool          `json:"at_least"`   // at least once in place of exactly once
-	Partitions int32         `json:"partitions"` // of its topics
-}
-
-func (r flinkRun) kpis() string   { return r.Name + ".kpi" }
-func (r flinkRun) alerts() string { return r.Name + ".alerts" }
-func (r flinkRun) cards() string  { return r.Name + ".rekey.card" }
-func (r flinkRun) again() string  { return r.Name + ".events" }
 
 // benchFlink measures the engine beside Flink: the same job (KPIs by second, country and device; cards that are used too often) over the same topics of the same
 // Apache Kafka. What starting Flink costs, measured on an empty topic, is taken off its side, and nothing off ours. Both must find exactly what the events hold.
@@ -99,11 +82,11 @@ func (b *flinkBench) run(ctx context.Context) ([]result, error) {
 				return all, fmt.Errorf("Flink: %w", err)
 			}
 			peer.CPU -= empty.CPU
-			ours, err := b.ours(ctx, flinkRun{Format: format, Interval: flinkCheckpoint})
+			ours, err := b.ours(ctx, child.FlinkRun{Format: format, Interval: child.FlinkCheckpoint})
 			if err != nil {
 				return all, err
 			}
-			more, err := b.ours(ctx, flinkRun{Format: format, Interval: flinkCheckpoint, Enriched: true})
+			more, err := b.ours(ctx, child.FlinkRun{Format: format, Interval: child.FlinkCheckpoint, Enriched: true})
 			if err != nil {
 				return all, err
 			}
@@ -135,7 +118,7 @@ func (b *flinkBench) topics(ctx context.Context, names ...string) error {
 	}
 	defer cl.Close()
 	// Flink stamps its rows with event time, which is long ago: the broker would drop them while they are being read.
-	res, err := kadm.NewClient(cl).CreateTopics(ctx, flinkPartitions, 1, map[string]*string{"retention.ms": kadm.StringPtr("-1")}, names...)
+	res, err := kadm.NewClient(cl).CreateTopics(ctx, child.FlinkPartitions, 1, map[string]*string{"retention.ms": kadm.StringPtr("-1")}, names...)
 	if err == nil {
 		err = res.Error()
 	}
@@ -159,20 +142,43 @@ func (b *flinkBench) remove(ctx context.Context, names ...string) error {
 }
 
 // ours runs the job on the engine, in a process of its own.
-func (b *flinkBench) ours(ctx context.Context, r flinkRun) (cost, error) {
+func (b *flinkBench) ours(ctx context.Context, r child.FlinkRun) (cost, error) {
 	b.n++
-	r.Name, r.Topic, r.Events, r.Partitions = "ours"+strconv.Itoa(b.n), "shop."+r.Format, int64(b.s.flink), flinkPartitions
-	if err := b.topics(ctx, r.kpis(), r.alerts(), r.cards(), r.again()); err != nil {
+	r.Name, r.Topic, r.Events, r.Partitions = "ours"+strconv.Itoa(b.n), "shop."+r.Format, int64(b.s.flink), child.FlinkPartitions
+	if err := b.topics(ctx, r.KPIs(), r.Alerts(), r.Cards(), r.Again()); err != nil {
 		return cost{}, err
 	}
-	c, err := do(ctx, "flink", job{Brokers: b.brokers, Dir: b.dir, Group: r.Name, Rows: int64(b.s.flink), Profile: b.s.profile("flink-" + r.Format), Flink: r})
+	c, err := b.engine(ctx, "flink", child.Engine{Brokers: b.brokers, Profile: b.s.profile("flink-" + r.Format), Flink: r}, r.Events)
 	if err != nil {
 		return cost{}, err
 	}
-	if err := b.check(ctx, r.kpis(), r.alerts(), b.truth); err != nil {
+	if err := b.check(ctx, r.KPIs(), r.Alerts(), b.truth); err != nil {
 		return cost{}, fmt.Errorf("ours: %w", err)
 	}
-	return c, b.remove(ctx, r.kpis(), r.alerts(), r.cards(), r.again())
+	return c, b.remove(ctx, r.KPIs(), r.Alerts(), r.Cards(), r.Again())
+}
+
+// engine runs a job on the engine in a program that holds nothing else: the pages of a program's file count as its memory.
+func (b *flinkBench) engine(ctx context.Context, kind string, j child.Engine, n int64) (cost, error) {
+	ctx, cancel := context.WithTimeout(ctx, 15*time.Minute)
+	defer cancel()
+	path := filepath.Join(b.dir, "engine")
+	if _, err := os.Stat(path); err != nil {
+		root, err := checkout()
+		if err != nil {
+			return cost{}, err
+		}
+		cmd := exec.CommandContext(ctx, "go", "build", "-o", path, "./test/bench/engine")
+		cmd.Dir = root
+		if said, err := cmd.CombinedOutput(); err != nil {
+			return cost{}, fmt.Errorf("building the engine's program: %w: %s", err, said)
+		}
+	}
+	p, err := tell(ctx, path, []string{kind}, j)
+	if err != nil {
+		return cost{}, err
+	}
+	return p.cost(kind, n)
 }
 
 // theirs runs it on Flink, whose process ends with the topic.
@@ -185,7 +191,7 @@ func (b *flinkBench) theirs(ctx context.Context, format, topic string, truth fin
 	}
 	began := time.Now()
 	p, err := b.flink(ctx, "millrace.bench.KpiAndFraud", "brokers="+b.brokers, "topic="+topic, "format="+format, "kpi="+kpis, "alerts="+alerts, "run="+name,
-		"guarantee=exactly-once", "checkpoint_ms="+strconv.FormatInt(flinkCheckpoint.Milliseconds(), 10), "dir="+filepath.Join(b.dir, name))
+		"guarantee=exactly-once", "checkpoint_ms="+strconv.FormatInt(child.FlinkCheckpoint.Milliseconds(), 10), "dir="+filepath.Join(b.dir, name))
 	if err != nil {
 		return cost{}, err
 	}

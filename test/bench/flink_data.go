@@ -15,19 +15,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"millrace/event"
-)
-
-// The shop of bench-flink: 10,000 events in a second of event time, up to two seconds out of order, of 100,000 visitors in 20 countries with three kinds of devices; one
-// in 28 is a purchase, and one purchase in 36 is made with the card that is being tried out just then. The same seed gives the same events.
-const (
-	flinkPartitions = 12
-	flinkRate       = 10_000 // events a second of event time
-	flinkStart      = int64(1_772_366_400_000)
-	flinkDisorder   = 2000 // ms
-	flinkEnd        = "end"
-	wantAlertAbove  = 5
-	hopSize         = 60_000 // ms
-	hopSlide        = 10_000 // ms
+	"millrace/test/bench/child"
 )
 
 // shopEvent is an event of that shop. Times are milliseconds.
@@ -89,9 +77,9 @@ func shopEvents(n int, each func(partition int32, e *shopEvent) error) error {
 		visitor := rng.IntN(100_000)
 		binary.BigEndian.PutUint64(id[:], rng.Uint64())
 		binary.BigEndian.PutUint64(id[8:], rng.Uint64())
-		clock := flinkStart + int64(i)*1000/flinkRate
+		clock := child.FlinkStart + int64(i)*1000/child.FlinkRate
 		e = shopEvent{
-			ID: hex.EncodeToString(id[:]), Visitor: "v" + strconv.Itoa(visitor), Name: flinkNames[rng.IntN(len(flinkNames))], At: clock - rng.Int64N(flinkDisorder+1),
+			ID: hex.EncodeToString(id[:]), Visitor: "v" + strconv.Itoa(visitor), Name: flinkNames[rng.IntN(len(flinkNames))], At: clock - rng.Int64N(child.FlinkDisorder+1),
 			Product: "p" + strconv.Itoa(rng.IntN(5000)), Price: int64(1+rng.IntN(20_000)) * 10_000, Country: flinkCountries[visitor%20], Device: flinkDevices[visitor/20%3],
 			IP: "203.0.113." + strconv.Itoa(visitor%250),
 		}
@@ -103,12 +91,12 @@ func shopEvents(n int, each func(partition int32, e *shopEvent) error) error {
 				e.Name, e.Card = "purchase", "c"+strconv.Itoa(visitor)
 			}
 		}
-		if err := each(event.Partition([]byte(e.Visitor), flinkPartitions), &e); err != nil {
+		if err := each(event.Partition([]byte(e.Visitor), child.FlinkPartitions), &e); err != nil {
 			return err
 		}
 	}
-	for p := range int32(flinkPartitions) {
-		e = shopEvent{ID: flinkEnd, Visitor: flinkEnd, Name: flinkEnd, At: flinkStart + int64(n)*1000/flinkRate + 10*hopSize}
+	for p := range int32(child.FlinkPartitions) {
+		e = shopEvent{ID: child.FlinkEnd, Visitor: child.FlinkEnd, Name: child.FlinkEnd, At: child.FlinkStart + int64(n)*1000/child.FlinkRate + 10*child.HopSize}
 		if err := each(p, &e); err != nil {
 			return err
 		}
@@ -137,7 +125,7 @@ func flinkTruth(n int) findings {
 	f := findings{Alerts: map[alertKey]int64{}}
 	rows, uses := map[kpiKey]struct{}{}, map[alertKey]int64{}
 	_ = shopEvents(n, func(_ int32, e *shopEvent) error { // the function gives none
-		if e.Name == flinkEnd {
+		if e.Name == child.FlinkEnd {
 			return nil
 		}
 		rows[kpiKey{e.At - e.At%1000, e.Country, e.Device}] = struct{}{}
@@ -147,14 +135,14 @@ func flinkTruth(n int) findings {
 		}
 		f.Orders++
 		f.Revenue += e.Price
-		for start := e.At - e.At%hopSlide; start > e.At-hopSize; start -= hopSlide {
+		for start := e.At - e.At%child.HopSlide; start > e.At-child.HopSize; start -= child.HopSlide {
 			uses[alertKey{start, e.Card}]++
 		}
 		return nil
 	})
 	f.Rows = int64(len(rows))
 	for k, n := range uses {
-		if n > wantAlertAbove {
+		if n > child.AlertAbove {
 			f.Alerts[k] = n
 		}
 	}

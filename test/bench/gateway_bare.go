@@ -17,6 +17,7 @@ import (
 
 	"millrace/event"
 	eventregistry "millrace/event/registry"
+	"millrace/test/bench/child"
 )
 
 // bare is the peer of the gateway: what any HTTP-to-Kafka producer does at least. It splits the array with jx, finds the name and the visitor by their spelling,
@@ -119,7 +120,7 @@ func serveBare(ctx context.Context, j job, out io.Writer) error {
 	if _, err := fmt.Fprintln(out, l.Addr()); err != nil {
 		return fmt.Errorf("saying the address: %w", err)
 	}
-	stop, err := startProfile(j.Profile)
+	stop, err := child.StartProfile(j.Profile)
 	if err != nil {
 		return err
 	}
@@ -135,7 +136,7 @@ func serveBare(ctx context.Context, j job, out io.Writer) error {
 // startRegistry serves a schema registry, which the gateway asks at its start.
 func startRegistry(brokers string) (url string, stop func(), err error) {
 	cfg := eventregistry.Config{TopicConfigs: map[string]string{"cleanup.policy": "delete", "retention.ms": "-1"}}.Defaults()
-	r, err := eventregistry.New(cfg, []kgo.Opt{kgo.SeedBrokers(brokers)}, prometheus.NewRegistry(), quiet())
+	r, err := eventregistry.New(cfg, []kgo.Opt{kgo.SeedBrokers(brokers)}, prometheus.NewRegistry(), child.Quiet())
 	if err != nil {
 		return "", nil, fmt.Errorf("starting a registry: %w", err)
 	}

@@ -10,6 +10,7 @@ import (
 
 	"millrace/internal/embedded"
 	"millrace/internal/embedded/embeddedtest"
+	"millrace/test/bench/child"
 )
 
 // benchGuarantee measures what exactly-once costs: the job that is run beside Flink, with every event written again and a changelog, in transactions and without, in turn,
@@ -36,7 +37,7 @@ func benchGuarantee(ctx context.Context, s settings, say func(string, ...any)) (
 	for _, interval := range []time.Duration{100 * time.Millisecond, 10 * time.Second} {
 		var turns []turn
 		for range s.reps {
-			run := flinkRun{Format: "avro", Interval: interval, Enriched: true}
+			run := child.FlinkRun{Format: "avro", Interval: interval, Enriched: true}
 			once, err := b.ours(ctx, run)
 			if err != nil {
 				return all, fmt.Errorf("exactly once: %w", err)

@@ -19,6 +19,7 @@ import (
 	"millrace/kpi"
 	"millrace/streaming"
 	"millrace/streaming/hot"
+	"millrace/test/bench/child"
 )
 
 // benchHot measures a worker of the hot topology that catches up with filled topics, beside a loop that fetches and decodes the same records.
@@ -83,11 +84,11 @@ func hotOurs(ctx context.Context, j job) (cost, error) {
 	}
 	engine := streaming.DefaultConfig()
 	engine.Group, engine.TransactionalID = j.Group, j.Group
-	w, err := streaming.NewWorker(engine, top, []kgo.Opt{kgo.SeedBrokers(j.Brokers)}, reg, quiet())
+	w, err := streaming.NewWorker(engine, top, []kgo.Opt{kgo.SeedBrokers(j.Brokers)}, reg, child.Quiet())
 	if err != nil {
 		return cost{}, err
 	}
-	return measure(j.Profile, func() (int64, error) {
+	return child.Measure(j.Profile, func() (int64, error) {
 		const counter = "millrace_stream_records_total"
 		if err := runUntil(ctx, w.Run, reg, counter, j.Rows); err != nil {
 			return 0, err
@@ -107,7 +108,7 @@ func hotPeer(ctx context.Context, j job) (cost, error) {
 	for _, c := range event.Categories() {
 		categories[c.RawTopic()] = c
 	}
-	return measure(j.Profile, func() (int64, error) {
+	return child.Measure(j.Profile, func() (int64, error) {
 		return consume(ctx, j, "raw.", func(dec *schema.EventDecoder, r *kgo.Record, e *event.Event) error {
 			_, err := dec.DecodeRaw(ctx, categories[r.Topic], r.Value, e)
 			return err

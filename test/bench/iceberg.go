@@ -23,6 +23,7 @@ import (
 	"millrace/internal/embedded/embeddedtest"
 	"millrace/lakehouse"
 	"millrace/streaming/sink"
+	"millrace/test/bench/child"
 )
 
 // benchIceberg measures the sink, which fetches, decodes, writes Parquet and commits the events of filled topics, beside a program that only writes the same rows,
@@ -78,11 +79,11 @@ func icebergOurs(ctx context.Context, j job) (cost, error) {
 	}
 	icfg, reg := sink.DefaultIcebergConfig(), prometheus.NewRegistry()
 	icfg.Group = j.Group
-	s, err := sink.NewIceberg(icfg, cat, codecs, []kgo.Opt{kgo.SeedBrokers(j.Brokers)}, reg, quiet())
+	s, err := sink.NewIceberg(icfg, cat, codecs, []kgo.Opt{kgo.SeedBrokers(j.Brokers)}, reg, child.Quiet())
 	if err != nil {
 		return cost{}, err
 	}
-	c, err := measure(j.Profile, func() (int64, error) {
+	c, err := child.Measure(j.Profile, func() (int64, error) {
 		if err := runUntil(ctx, s.Run, reg, "millrace_sink_records_total", j.Rows); err != nil {
 			return 0, err
 		}
@@ -124,7 +125,7 @@ func icebergPeer(ctx context.Context, j job) (cost, error) {
 		tables = append(tables, t)
 	}
 	var size int64
-	c, err := measure(j.Profile, func() (n int64, err error) {
+	c, err := child.Measure(j.Profile, func() (n int64, err error) {
 		for i, t := range tables {
 			bytes, err := t.write(filepath.Join(j.Dir, fmt.Sprintf("plain-%d.parquet", i)))
 			if err != nil {

@@ -14,6 +14,7 @@ import (
 
 	"millrace/internal/embedded"
 	"millrace/internal/embedded/embeddedtest"
+	"millrace/test/bench/child"
 )
 
 // benchNexmark measures queries of Nexmark on the engine's public contracts beside Flink SQL, over the same topic of the same Apache Kafka. Both must give the answer that
@@ -69,17 +70,17 @@ func benchNexmark(ctx context.Context, s settings, say func(string, ...any)) (_ 
 
 func (b *flinkBench) nexmarkOurs(ctx context.Context, query string, truth answer) (cost, error) {
 	b.n++
-	r := nexRun{Query: query, Name: "ours" + strconv.Itoa(b.n), Topic: "nexmark", Events: int64(b.s.nexmark)}
-	names := []string{r.out()}
-	for i := 1; i < len(nexStages[query]); i++ {
-		names = append(names, r.between(i))
+	r := child.NexRun{Query: query, Name: "ours" + strconv.Itoa(b.n), Topic: "nexmark", Events: int64(b.s.nexmark)}
+	names := []string{r.Out()}
+	for i := 1; i < child.NexStages; i++ {
+		names = append(names, r.Between(i))
 	}
 	if err := b.topics(ctx, names...); err != nil {
 		return cost{}, err
 	}
-	c, err := do(ctx, "nexmark", job{Brokers: b.brokers, Dir: b.dir, Group: r.Name, Rows: r.Events, Profile: b.s.profile("nexmark-" + query), Nexmark: r})
+	c, err := b.engine(ctx, "nexmark", child.Engine{Brokers: b.brokers, Profile: b.s.profile("nexmark-" + query), Nexmark: r}, r.Events)
 	if err == nil {
-		err = b.checkAnswer(ctx, r.out(), query, truth)
+		err = b.checkAnswer(ctx, r.Out(), query, truth)
 	}
 	return c, errors.Join(err, b.remove(ctx, names...))
 }
@@ -93,7 +94,7 @@ func (b *flinkBench) nexmarkFlink(ctx context.Context, query, topic string, trut
 	}
 	began := time.Now()
 	p, err := b.flink(ctx, "millrace.bench.Nexmark", "brokers="+b.brokers, "topic="+topic, "query="+query, "out="+out, "run="+name, "guarantee=exactly-once",
-		"checkpoint_ms="+strconv.FormatInt(flinkCheckpoint.Milliseconds(), 10), "dir="+filepath.Join(b.dir, name))
+		"checkpoint_ms="+strconv.FormatInt(child.FlinkCheckpoint.Milliseconds(), 10), "dir="+filepath.Join(b.dir, name))
 	if err != nil {
 		return cost{}, err
 	}

@@ -13,22 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"millrace/event"
-)
-
-// The auctions of Nexmark (Tucker, Tufte, Papadimos, Maier: "NEXMark – A Benchmark for Queries over Data Streams", 2002, in the proportions of Apache Beam's generator):
-// of 50 events one is a new person, three are new auctions, 46 are bids, half of them on an auction that is hot and three in four by a bidder who is. A topic is keyed by
-// the person who acts. Event time goes on by a second every 10,000 events, up to a second out of order.
-const (
-	nexmarkRate     = 10_000
-	nexmarkDisorder = 1000 // ms
-	nexmarkFirstID  = 1000
-	kindPerson      = 0
-	kindAuction     = 1
-	kindBid         = 2
-	kindEnd         = 9
-	hotWindow       = 10_000 // ms: of q5, q7 and q8
-	hotSlide        = 2_000  // of q5
-	sessionGap      = 10_000 // of q11
+	"millrace/test/bench/child"
 )
 
 // nexEvent is one event; which fields count depends on its kind.
@@ -43,9 +28,9 @@ type nexEvent struct {
 // person is whose act the event is.
 func (e *nexEvent) person() int64 {
 	switch e.Kind {
-	case kindPerson:
+	case child.KindPerson:
 		return e.ID
-	case kindAuction:
+	case child.KindAuction:
 		return e.Seller
 	}
 	return e.Bidder
@@ -63,7 +48,7 @@ func (e *nexEvent) append(b []byte) []byte {
 	b = append(b, ',')
 	num("ms", e.At)
 	switch e.Kind {
-	case kindPerson:
+	case child.KindPerson:
 		b = append(b, `,"person":{`...)
 		num("id", e.ID)
 		for _, f := range [][2]string{{"name", e.Name}, {"email", e.Email}, {"city", e.City}, {"state", e.State}} {
@@ -71,7 +56,7 @@ func (e *nexEvent) append(b []byte) []byte {
 			text(f[0], f[1])
 		}
 		b = append(b, '}')
-	case kindAuction:
+	case child.KindAuction:
 		b = append(b, `,"auction":{`...)
 		num("id", e.ID)
 		b = append(b, ',')
@@ -85,7 +70,7 @@ func (e *nexEvent) append(b []byte) []byte {
 		b = append(b, ',')
 		num("expires", e.Expires)
 		b = append(b, '}')
-	case kindBid:
+	case child.KindBid:
 		b = append(b, `,"bid":{`...)
 		num("auction", e.Auction)
 		b = append(b, ',')
@@ -104,41 +89,41 @@ func (e *nexEvent) append(b []byte) []byte {
 // nexEvents gives n events and then an end for each partition.
 func nexEvents(n int, each func(partition int32, e *nexEvent) error) error {
 	rng := rand.New(rand.NewPCG(3, 4))
-	people, auctions := int64(nexmarkFirstID), int64(nexmarkFirstID)
+	people, auctions := int64(child.NexmarkFirstID), int64(child.NexmarkFirstID)
 	cities, states, channels := []string{"Phoenix", "Seattle", "Portland", "Boise", "Bend"}, []string{"AZ", "WA", "OR", "ID", "CA"}, []string{"Google", "Facebook", "Baidu", "Apple"}
 	price := func() int64 { return int64(math.Round(math.Pow(10, rng.Float64()*6) * 100)) }
 	var key []byte
 	for i := range n {
-		clock := flinkStart + int64(i)*1000/nexmarkRate
-		e := nexEvent{At: clock - rng.Int64N(nexmarkDisorder+1)}
+		clock := child.FlinkStart + int64(i)*1000/child.NexmarkRate
+		e := nexEvent{At: clock - rng.Int64N(child.NexmarkDisorder+1)}
 		someone := func(hot float64) int64 {
 			if rng.Float64() < hot {
 				return (people - 1) / 100 * 100 // one of each hundred
 			}
-			return max(nexmarkFirstID, people-1-rng.Int64N(1000))
+			return max(child.NexmarkFirstID, people-1-rng.Int64N(1000))
 		}
 		switch at := i % 50; {
 		case at == 0:
-			e.Kind, e.ID, e.Name, e.Email = kindPerson, people, "person "+strconv.FormatInt(people, 36), strconv.FormatInt(people, 36)+"@example.com"
+			e.Kind, e.ID, e.Name, e.Email = child.KindPerson, people, "person "+strconv.FormatInt(people, 36), strconv.FormatInt(people, 36)+"@example.com"
 			e.City, e.State = cities[rng.IntN(len(cities))], states[rng.IntN(len(states))]
 			people++
 		case at <= 3:
-			e.Kind, e.ID, e.Seller, e.Category = kindAuction, auctions, someone(0.75), 10+rng.Int64N(5)
+			e.Kind, e.ID, e.Seller, e.Category = child.KindAuction, auctions, someone(0.75), 10+rng.Int64N(5)
 			e.Name, e.Price, e.Expires = "item "+strconv.FormatInt(auctions, 36), price(), clock+20_000
 			auctions++
 		default:
-			e.Kind, e.Bidder, e.Price, e.Channel = kindBid, someone(0.75), price(), channels[rng.IntN(len(channels))]
-			if e.Auction = max(nexmarkFirstID, auctions-1-rng.Int64N(300)); rng.IntN(2) == 0 {
-				e.Auction = max(nexmarkFirstID, (auctions-1)/100*100)
+			e.Kind, e.Bidder, e.Price, e.Channel = child.KindBid, someone(0.75), price(), channels[rng.IntN(len(channels))]
+			if e.Auction = max(child.NexmarkFirstID, auctions-1-rng.Int64N(300)); rng.IntN(2) == 0 {
+				e.Auction = max(child.NexmarkFirstID, (auctions-1)/100*100)
 			}
 		}
 		key = strconv.AppendInt(key[:0], e.person(), 10)
-		if err := each(event.Partition(key, flinkPartitions), &e); err != nil {
+		if err := each(event.Partition(key, child.FlinkPartitions), &e); err != nil {
 			return err
 		}
 	}
-	for p := range int32(flinkPartitions) {
-		if err := each(p, &nexEvent{Kind: kindEnd, At: flinkStart + int64(n)*1000/nexmarkRate + 60*hotWindow}); err != nil {
+	for p := range int32(child.FlinkPartitions) {
+		if err := each(p, &nexEvent{Kind: child.KindEnd, At: child.FlinkStart + int64(n)*1000/child.NexmarkRate + 60*child.HotWindow}); err != nil {
 			return err
 		}
 	}
@@ -185,16 +170,16 @@ func nexmarkTruth(n int) map[string]answer {
 	times := map[int64][]int64{}
 	var bids []nexEvent
 	_ = nexEvents(n, func(_ int32, e *nexEvent) error { // the function gives none
-		window := e.At - e.At%hotWindow
+		window := e.At - e.At%child.HotWindow
 		switch e.Kind {
-		case kindPerson:
+		case child.KindPerson:
 			people[slot{window, e.ID}] = e.Name
-		case kindAuction:
+		case child.KindAuction:
 			sellers[slot{window, e.Seller}] = true
-		case kindBid:
+		case child.KindBid:
 			bids = append(bids, *e)
 			out["q1"][nexRow{Auction: e.Auction, Bidder: e.Bidder, Price: e.Price * 908, At: e.At}]++
-			for start := e.At - e.At%hotSlide; start > e.At-hotWindow; start -= hotSlide {
+			for start := e.At - e.At%child.HotSlide; start > e.At-child.HotWindow; start -= child.HotSlide {
 				counts[slot{start, e.Auction}]++
 				most[start] = max(most[start], counts[slot{start, e.Auction}])
 			}
@@ -211,7 +196,7 @@ func nexmarkTruth(n int) map[string]answer {
 		}
 	}
 	for _, b := range bids {
-		if window := b.At - b.At%hotWindow; b.Price == best[window] {
+		if window := b.At - b.At%child.HotWindow; b.Price == best[window] {
 			out["q7"][nexRow{Starts: window / 1000, Auction: b.Auction, Bidder: b.Bidder, Price: b.Price, At: b.At}]++
 		}
 	}
@@ -284,11 +269,11 @@ func sessionsOf(at []int64) []nexSession {
 	var out []nexSession
 	for _, t := range sorted {
 		if n := len(out); n > 0 && t <= out[n-1].end {
-			out[n-1].end = t + sessionGap
+			out[n-1].end = t + child.SessionGap
 			out[n-1].n++
 			continue
 		}
-		out = append(out, nexSession{t, t + sessionGap, 1})
+		out = append(out, nexSession{t, t + child.SessionGap, 1})
 	}
 	return out
 }

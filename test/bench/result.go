@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"text/tabwriter"
+
+	"millrace/test/bench/child"
 )
 
 // result is one line of the table, in the form of bench.json.
@@ -29,13 +31,7 @@ type result struct {
 }
 
 // cost is what one side took in one turn.
-type cost struct {
-	CPU  float64 `json:"cpu"`  // seconds, user and system
-	Wall float64 `json:"wall"` // seconds
-	N    int64   `json:"n"`    // events or rows
-	Note string  `json:"note,omitempty"`
-	Peak float64 `json:"peak,omitempty"` // MiB of memory
-}
+type cost = child.Cost
 
 // turn is one measurement of both sides.
 type turn struct{ ours, peer cost }

@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"os"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -18,6 +17,7 @@ import (
 
 	"millrace/streaming"
 	"millrace/streaming/agg"
+	"millrace/test/bench/child"
 )
 
 // Stores of the two stages.
@@ -28,21 +28,21 @@ const (
 
 // flinkOurs runs the job: events by visitor are counted where they are, so that a row of KPIs is of one partition and those of a window add up; purchases go on to the
 // partition of their card, in the transaction that counted them, and are counted there.
-func flinkOurs(ctx context.Context, j job) (cost, error) {
+func flinkOurs(ctx context.Context, j child.Engine) (child.Cost, error) {
 	r := j.Flink
 	var read, done atomic.Int64
 	first := streaming.Topology{
-		Name: r.Name, Stage: "visitor", Inputs: []string{r.Topic}, Rekeys: []string{r.cards()}, Partitions: r.Partitions,
+		Name: r.Name, Stage: "visitor", Inputs: []string{r.Topic}, Rekeys: []string{r.Cards()}, Partitions: r.Partitions,
 		Stores: []streaming.StoreSpec{{ID: flinkWindows, Name: "kpis", Format: 1}, {ID: flinkVisitors, Name: "visitors", Format: 1}},
 		New:    func(t *streaming.Task) (streaming.Operator, error) { return newShopTask(t, r, &read), nil },
 	}
 	second := streaming.Topology{
-		Name: r.Name, Stage: "card", Inputs: []string{r.cards()}, Upstream: map[string]int32{r.cards(): r.Partitions}, Partitions: r.Partitions,
+		Name: r.Name, Stage: "card", Inputs: []string{r.Cards()}, Upstream: map[string]int32{r.Cards(): r.Partitions}, Partitions: r.Partitions,
 		Stores: []streaming.StoreSpec{{ID: flinkWindows, Name: "uses", Format: 1}},
 		New:    func(t *streaming.Task) (streaming.Operator, error) { return newCardTask(t, r, &done), nil },
 	}
 	if err := createTopics(ctx, j.Brokers, append(first.RequiredTopics(), second.RequiredTopics()...)...); err != nil {
-		return cost{}, err
+		return child.Cost{}, err
 	}
 	var workers []*streaming.Worker
 	for _, top := range []streaming.Topology{first, second} {
@@ -52,13 +52,13 @@ func flinkOurs(ctx context.Context, j job) (cost, error) {
 		if r.AtLeast {
 			cfg.Guarantee = streaming.AtLeastOnce
 		}
-		w, err := streaming.NewWorker(cfg, top, []kgo.Opt{kgo.SeedBrokers(j.Brokers)}, prometheus.NewRegistry(), quiet())
+		w, err := streaming.NewWorker(cfg, top, []kgo.Opt{kgo.SeedBrokers(j.Brokers)}, prometheus.NewRegistry(), child.Quiet())
 		if err != nil {
-			return cost{}, err
+			return child.Cost{}, err
 		}
 		workers = append(workers, w)
 	}
-	c, err := measure(j.Profile, func() (int64, error) {
+	c, err := child.Measure(j.Profile, func() (int64, error) {
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
 		ended := make(chan error, len(workers))
@@ -81,26 +81,8 @@ func flinkOurs(ctx context.Context, j job) (cost, error) {
 	if err != nil {
 		return c, err
 	}
-	c.Peak, err = ownPeak()
+	c.Peak, err = child.OwnPeak()
 	return c, err
-}
-
-// ownPeak is the largest resident memory of this process so far, in MiB.
-func ownPeak() (float64, error) {
-	text, err := os.ReadFile("/proc/self/status")
-	if err != nil {
-		return 0, fmt.Errorf("reading the own memory: %w", err)
-	}
-	for line := range strings.Lines(string(text)) {
-		if v, ok := strings.CutPrefix(line, "VmHWM:"); ok {
-			kib, err := strconv.ParseFloat(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(v), "kB")), 64)
-			if err != nil {
-				return 0, fmt.Errorf("reading the own memory: %w", err)
-			}
-			return kib / 1024, nil
-		}
-	}
-	return 0, errors.New("reading the own memory: the kernel does not say its peak")
 }
 
 type place struct{ country, device string }
@@ -108,7 +90,7 @@ type place struct{ country, device string }
 // shopTask is a task of the first stage.
 type shopTask struct {
 	t        *streaming.Task
-	r        flinkRun
+	r        child.FlinkRun
 	kpis     *streaming.Windows[unique.Handle[place], *shopSums]
 	visitors *streaming.Store[int64]
 	places   map[string]unique.Handle[place]
@@ -124,7 +106,7 @@ type shopView struct {
 	at, price                                             int64
 }
 
-func newShopTask(t *streaming.Task, r flinkRun, read *atomic.Int64) *shopTask {
+func newShopTask(t *streaming.Task, r child.FlinkRun, read *atomic.Int64) *shopTask {
 	s := &shopTask{t: t, r: r, places: map[string]unique.Handle[place]{}, read: read}
 	s.kpis = streaming.OpenWindows(t, streaming.WindowsSpec[unique.Handle[place], *shopSums]{
 		Store: flinkWindows, Grains: []streaming.Grain[unique.Handle[place]]{streaming.Fixed[unique.Handle[place]]("1s", 0, time.Second)},
@@ -148,7 +130,7 @@ func (s *shopTask) Process(in int, r *kgo.Record) error {
 		return err
 	}
 	s.t.Observe(in, streaming.LaneLive, e.at*1000)
-	if string(e.name) == flinkEnd {
+	if string(e.name) == child.FlinkEnd {
 		return nil // all there was to it is its time
 	}
 	s.buf = append(append(append(s.buf[:0], e.country...), 0x1f), e.device...)
@@ -166,13 +148,13 @@ func (s *shopTask) Process(in int, r *kgo.Record) error {
 		(*v).orders++
 		(*v).revenue += e.price
 		b := binary.AppendVarint(s.t.Buf(binary.MaxVarintLen64), e.at)
-		streaming.Rekey(s.t, s.r.cards(), s.t.Copy(e.card), s.t.Keep(b))
+		streaming.Rekey(s.t, s.r.Cards(), s.t.Copy(e.card), s.t.Keep(b))
 	}
 	if s.r.Enriched {
 		n, _ := s.visitors.GetBytes(e.visitor)
 		s.visitors.PutBytes(e.visitor, n+1)
 		out := s.t.Record()
-		out.Topic, out.Key = s.r.again(), r.Key
+		out.Topic, out.Key = s.r.Again(), r.Key
 		out.Value = s.t.Keep(e.append(s.r.Format, s.t.Buf(len(r.Value)+8), n+1))
 		s.t.Emit(out)
 	}
@@ -189,7 +171,7 @@ func (s *shopTask) emit(w streaming.Window[unique.Handle[place]], v *shopSums) e
 	b = strconv.AppendInt(append(b, `,"revenue":`...), v.revenue, 10)
 	b = strconv.AppendInt(append(b, `,"partition":`...), int64(s.t.Partition()), 10)
 	out := s.t.Record()
-	out.Topic, out.Value = s.r.kpis(), s.t.Keep(append(b, '}'))
+	out.Topic, out.Value = s.r.KPIs(), s.t.Keep(append(b, '}'))
 	s.t.Emit(out)
 	return nil
 }
@@ -206,17 +188,17 @@ func (s *shopTask) BeforeCommit() error { return nil }
 // cardTask is a task of the second stage.
 type cardTask struct {
 	t    *streaming.Task
-	r    flinkRun
+	r    child.FlinkRun
 	uses *streaming.Hopping[string, int64]
 	done *atomic.Int64
 
 	closed, told bool
 }
 
-func newCardTask(t *streaming.Task, r flinkRun, done *atomic.Int64) *cardTask {
+func newCardTask(t *streaming.Task, r child.FlinkRun, done *atomic.Int64) *cardTask {
 	c := &cardTask{t: t, r: r, done: done}
 	c.uses = streaming.OpenHopping(t, streaming.HoppingSpec[string, int64]{
-		Store: flinkWindows, Size: hopSize * time.Millisecond, Slide: hopSlide * time.Millisecond, ClosedOnly: true, Keys: textCodec{}, Values: agg.CountAgg{}, Emit: c.emit,
+		Store: flinkWindows, Size: child.HopSize * time.Millisecond, Slide: child.HopSlide * time.Millisecond, ClosedOnly: true, Keys: textCodec{}, Values: agg.CountAgg{}, Emit: c.emit,
 	})
 	return c
 }
@@ -236,14 +218,14 @@ func (c *cardTask) Process(_ int, r *kgo.Record) error {
 }
 
 func (c *cardTask) emit(w streaming.Window[string], n int64) error {
-	if n <= wantAlertAbove {
+	if n <= child.AlertAbove {
 		return nil
 	}
 	b := append(c.t.Buf(96), `{"window_start":`...)
 	b = strconv.AppendInt(b, w.Start/1000, 10)
 	b = append(append(append(b, `,"card":"`...), w.Key...), `","purchases":`...)
 	out := c.t.Record()
-	out.Topic, out.Value = c.r.alerts(), c.t.Keep(append(strconv.AppendInt(b, n, 10), '}'))
+	out.Topic, out.Value = c.r.Alerts(), c.t.Keep(append(strconv.AppendInt(b, n, 10), '}'))
 	c.t.Emit(out)
 	return nil
 }
@@ -256,7 +238,7 @@ func (c *cardTask) Tick(time.Time) error { return nil }
 
 // BeforeCommit implements streaming.Operator: once the watermark lies behind the last event every window is closed.
 func (c *cardTask) BeforeCommit() error {
-	c.closed = c.t.Watermark() > (flinkStart+c.r.Events*1000/flinkRate+hopSize)*1000
+	c.closed = c.t.Watermark() > (child.FlinkStart+c.r.Events*1000/child.FlinkRate+child.HopSize)*1000
 	return nil
 }
 

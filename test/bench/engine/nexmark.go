@@ -15,20 +15,8 @@ import (
 
 	"millrace/streaming"
 	"millrace/streaming/agg"
+	"millrace/test/bench/child"
 )
-
-// nexRun is one run of a query.
-type nexRun struct {
-	Query  string `json:"query"`
-	Name   string `json:"name"` // of its topics and groups
-	Topic  string `json:"topic"`
-	Events int64  `json:"events"`
-}
-
-func (r nexRun) out() string { return r.Name + ".out" }
-
-// between is the topic between two stages.
-func (r nexRun) between(stage int) string { return r.Name + ".rekey." + strconv.Itoa(stage) }
 
 // nexStages are the queries' operators: the first stage reads the events, keyed by person, and each later one what the one before has passed on under another key.
 var nexStages = map[string][]func(*nexTask) (func(e *nexView) error, func(r *kgo.Record) error){
@@ -41,18 +29,18 @@ var nexStages = map[string][]func(*nexTask) (func(e *nexView) error, func(r *kgo
 }
 
 // nexmarkOurs runs a query from the topic's start to its end.
-func nexmarkOurs(ctx context.Context, j job) (cost, error) {
+func nexmarkOurs(ctx context.Context, j child.Engine) (child.Cost, error) {
 	r := j.Nexmark
 	var read, done atomic.Int64
 	var workers []*streaming.Worker
 	stages := nexStages[r.Query]
 	for i, make := range stages {
-		top := streaming.Topology{Name: r.Name, Stage: strconv.Itoa(i), Inputs: []string{r.Topic}, Partitions: flinkPartitions}
+		top := streaming.Topology{Name: r.Name, Stage: strconv.Itoa(i), Inputs: []string{r.Topic}, Partitions: child.FlinkPartitions}
 		if i > 0 {
-			top.Inputs, top.Upstream = []string{r.between(i)}, map[string]int32{r.between(i): flinkPartitions}
+			top.Inputs, top.Upstream = []string{r.Between(i)}, map[string]int32{r.Between(i): child.FlinkPartitions}
 		}
 		if i < len(stages)-1 {
-			top.Rekeys = []string{r.between(i + 1)}
+			top.Rekeys = []string{r.Between(i + 1)}
 		}
 		for id := range uint16(2) {
 			top.Stores = append(top.Stores, streaming.StoreSpec{ID: streaming.FirstStoreID + id, Name: "s" + strconv.Itoa(int(id)), Format: 1})
@@ -67,22 +55,24 @@ func nexmarkOurs(ctx context.Context, j job) (cost, error) {
 			return x, nil
 		}
 		if err := createTopics(ctx, j.Brokers, top.RequiredTopics()...); err != nil {
-			return cost{}, err
+			return child.Cost{}, err
 		}
 		cfg := streaming.DefaultConfig()
 		cfg.Group, cfg.TransactionalID = r.Name+"."+top.Stage, r.Name+"."+top.Stage
-		cfg.CommitInterval, cfg.TransactionTimeout, cfg.CommitRecords, cfg.CommitBytes = flinkCheckpoint, time.Minute, 1_000_000, 256<<20
-		w, err := streaming.NewWorker(cfg, top, []kgo.Opt{kgo.SeedBrokers(j.Brokers)}, prometheus.NewRegistry(), quiet())
+		cfg.CommitInterval, cfg.TransactionTimeout, cfg.CommitRecords, cfg.CommitBytes = child.FlinkCheckpoint, time.Minute, 1_000_000, 256<<20
+		w, err := streaming.NewWorker(cfg, top, []kgo.Opt{kgo.SeedBrokers(j.Brokers)}, prometheus.NewRegistry(), child.Quiet())
 		if err != nil {
-			return cost{}, err
+			return child.Cost{}, err
 		}
 		workers = append(workers, w)
 	}
-	c, err := measure(j.Profile, func() (int64, error) {
-		return r.Events, runWorkers(ctx, workers, func() bool { return read.Load() >= r.Events+flinkPartitions && done.Load() >= flinkPartitions })
+	c, err := child.Measure(j.Profile, func() (int64, error) {
+		return r.Events, runWorkers(ctx, workers, func() bool {
+			return read.Load() >= r.Events+child.FlinkPartitions && done.Load() >= child.FlinkPartitions
+		})
 	})
 	if err == nil {
-		c.Peak, err = ownPeak()
+		c.Peak, err = child.OwnPeak()
 	}
 	return c, err
 }
@@ -115,7 +105,7 @@ func runWorkers(ctx context.Context, workers []*streaming.Worker, all func() boo
 // nexTask is a task of any stage.
 type nexTask struct {
 	t          *streaming.Task
-	r          nexRun
+	r          child.NexRun
 	stage      int
 	opened     int
 	last       bool // stage
@@ -144,7 +134,7 @@ func (x *nexTask) Process(in int, r *kgo.Record) error {
 		return err
 	}
 	x.t.Observe(in, streaming.LaneLive, x.e.at*1000)
-	if x.e.kind == kindEnd {
+	if x.e.kind == child.KindEnd {
 		return nil
 	}
 	return x.event(&x.e)
@@ -158,7 +148,7 @@ func (x *nexTask) Tick(time.Time) error { return nil }
 
 // BeforeCommit implements streaming.Operator.
 func (x *nexTask) BeforeCommit() error {
-	x.closed = x.t.Watermark() > (flinkStart+x.r.Events*1000/nexmarkRate+2*hotWindow)*1000
+	x.closed = x.t.Watermark() > (child.FlinkStart+x.r.Events*1000/child.NexmarkRate+2*child.HotWindow)*1000
 	return nil
 }
 
@@ -176,7 +166,7 @@ func (x *nexTask) Aborted() { x.closed = false }
 // row writes a row of the result, with a key where it replaces the row of that key.
 func (x *nexTask) row(key []byte, value []byte) {
 	out := x.t.Record()
-	out.Topic, out.Key, out.Value = x.r.out(), key, x.t.Keep(value)
+	out.Topic, out.Key, out.Value = x.r.Out(), key, x.t.Keep(value)
 	x.t.Emit(out)
 }
 
@@ -187,7 +177,7 @@ func (x *nexTask) pass(key int64, numbers ...int64) {
 	for _, n := range numbers {
 		b = binary.AppendVarint(b, n)
 	}
-	streaming.Rekey(x.t, x.r.between(x.stage+1), k, x.t.Keep(b))
+	streaming.Rekey(x.t, x.r.Between(x.stage+1), k, x.t.Keep(b))
 }
 
 // numbers reads what pass wrote.
@@ -227,7 +217,7 @@ func (o *rowText) end() []byte { return append(o.b, '}') }
 // q1: every bid with its price in another currency.
 func nexQ1(x *nexTask) (func(*nexView) error, func(*kgo.Record) error) {
 	return func(e *nexView) error {
-		if e.kind != kindBid {
+		if e.kind != child.KindBid {
 			return nil
 		}
 		o := x.object().num("auction", e.auction).num("bidder", e.bidder).num("ms", e.at)
@@ -243,14 +233,14 @@ func nexQ1(x *nexTask) (func(*nexView) error, func(*kgo.Record) error) {
 // on what may be the most; the window's task decides.
 func nexQ5Count(x *nexTask) (func(*nexView) error, func(*kgo.Record) error) {
 	w := streaming.OpenWindows(x.t, streaming.WindowsSpec[int64, int64]{
-		Store: x.store(), Grains: []streaming.Grain[int64]{streaming.Fixed[int64]("slice", 0, hotSlide*time.Millisecond)}, EmitEvery: time.Hour, Keys: streaming.Int64{}, Values: agg.CountAgg{},
+		Store: x.store(), Grains: []streaming.Grain[int64]{streaming.Fixed[int64]("slice", 0, child.HotSlide*time.Millisecond)}, EmitEvery: time.Hour, Keys: streaming.Int64{}, Values: agg.CountAgg{},
 		Emit: func(w streaming.Window[int64], n int64) error {
 			x.pass(w.Key, w.Key, w.Start, n)
 			return nil
 		},
 	})
 	return func(e *nexView) error {
-		if e.kind != kindBid {
+		if e.kind != child.KindBid {
 			return nil
 		}
 		n, outcome := w.At(e.auction, e.at*1000)
@@ -265,9 +255,9 @@ func nexQ5Count(x *nexTask) (func(*nexView) error, func(*kgo.Record) error) {
 func nexQ5Hop(x *nexTask) (func(*nexView) error, func(*kgo.Record) error) {
 	var best *streaming.Store[int64]
 	w := streaming.OpenHopping(x.t, streaming.HoppingSpec[int64, int64]{
-		Store: x.store(), Size: hotWindow * time.Millisecond, Slide: hotSlide * time.Millisecond, ClosedOnly: true, Keys: streaming.Int64{}, Values: agg.CountAgg{},
+		Store: x.store(), Size: child.HotWindow * time.Millisecond, Slide: child.HotSlide * time.Millisecond, ClosedOnly: true, Keys: streaming.Int64{}, Values: agg.CountAgg{},
 		Emit: func(w streaming.Window[int64], n int64) error {
-			key := strconv.FormatInt(w.End%(10*hotWindow*1000), 10) // few windows close at a time: the place of one is used again
+			key := strconv.FormatInt(w.End%(10*child.HotWindow*1000), 10) // few windows close at a time: the place of one is used again
 			have, _ := best.Get(key)
 			if end, most := have>>20, have&(1<<20-1); end == w.End/1000 && n < most {
 				return nil
@@ -283,7 +273,7 @@ func nexQ5Hop(x *nexTask) (func(*nexView) error, func(*kgo.Record) error) {
 		if err := numbers(r.Value, &auction, &start, &n); err != nil {
 			return err
 		}
-		v, outcome := w.At(auction, start+hotSlide*1000-1)
+		v, outcome := w.At(auction, start+child.HotSlide*1000-1)
 		*v += n
 		return late(outcome)
 	}
@@ -291,10 +281,10 @@ func nexQ5Hop(x *nexTask) (func(*nexView) error, func(*kgo.Record) error) {
 
 func nexQ5Most(x *nexTask) (func(*nexView) error, func(*kgo.Record) error) {
 	w := streaming.OpenWindows(x.t, streaming.WindowsSpec[int64, *mostOf]{
-		Store: x.store(), Grains: []streaming.Grain[int64]{streaming.Fixed[int64]("window", 0, hotSlide*time.Millisecond)}, EmitEvery: time.Hour, Keys: streaming.Int64{}, Values: mostCodec{},
+		Store: x.store(), Grains: []streaming.Grain[int64]{streaming.Fixed[int64]("window", 0, child.HotSlide*time.Millisecond)}, EmitEvery: time.Hour, Keys: streaming.Int64{}, Values: mostCodec{},
 		Emit: func(w streaming.Window[int64], m *mostOf) error {
 			for _, row := range m.rows {
-				x.row(nil, x.object().num("starts", (w.End-hotWindow*1000)/1_000_000).num("auction", row[0]).num("num", m.top).end())
+				x.row(nil, x.object().num("starts", (w.End-child.HotWindow*1000)/1_000_000).num("auction", row[0]).num("num", m.top).end())
 			}
 			return nil
 		},
@@ -321,7 +311,7 @@ func nexQ7Local(x *nexTask) (func(*nexView) error, func(*kgo.Record) error) {
 		}
 	})
 	return func(e *nexView) error {
-		if e.kind != kindBid {
+		if e.kind != child.KindBid {
 			return nil
 		}
 		m, outcome := w.At(0, e.at*1000)
@@ -356,7 +346,7 @@ func nexQ7Global(x *nexTask) (func(*nexView) error, func(*kgo.Record) error) {
 
 func highest(x *nexTask, closed func(streaming.Window[int64], *mostOf)) *streaming.Windows[int64, *mostOf] {
 	return streaming.OpenWindows(x.t, streaming.WindowsSpec[int64, *mostOf]{
-		Store: x.store(), Grains: []streaming.Grain[int64]{streaming.Fixed[int64]("window", 0, hotWindow*time.Millisecond)}, EmitEvery: time.Hour, Keys: streaming.Int64{}, Values: mostCodec{},
+		Store: x.store(), Grains: []streaming.Grain[int64]{streaming.Fixed[int64]("window", 0, child.HotWindow*time.Millisecond)}, EmitEvery: time.Hour, Keys: streaming.Int64{}, Values: mostCodec{},
 		Emit: func(w streaming.Window[int64], m *mostOf) error {
 			closed(w, m)
 			return nil
@@ -367,7 +357,7 @@ func highest(x *nexTask, closed func(streaming.Window[int64], *mostOf)) *streami
 // q8: who has come and opened an auction within the same ten seconds.
 func nexQ8(x *nexTask) (func(*nexView) error, func(*kgo.Record) error) {
 	w := streaming.OpenWindows(x.t, streaming.WindowsSpec[int64, *newcomer]{
-		Store: x.store(), Grains: []streaming.Grain[int64]{streaming.Fixed[int64]("window", 0, hotWindow*time.Millisecond)}, EmitEvery: time.Hour, Keys: streaming.Int64{}, Values: newcomerCodec{},
+		Store: x.store(), Grains: []streaming.Grain[int64]{streaming.Fixed[int64]("window", 0, child.HotWindow*time.Millisecond)}, EmitEvery: time.Hour, Keys: streaming.Int64{}, Values: newcomerCodec{},
 		Emit: func(w streaming.Window[int64], n *newcomer) error {
 			if !n.sells || n.name == "" {
 				return nil
@@ -378,14 +368,14 @@ func nexQ8(x *nexTask) (func(*nexView) error, func(*kgo.Record) error) {
 		},
 	})
 	return func(e *nexView) error {
-		if e.kind == kindBid {
+		if e.kind == child.KindBid {
 			return nil
 		}
 		n, outcome := w.At(e.person, e.at*1000)
 		if err := late(outcome); err != nil {
 			return err
 		}
-		if e.kind == kindAuction {
+		if e.kind == child.KindAuction {
 			(*n).sells = true
 		} else {
 			(*n).name = string(e.name)
@@ -397,14 +387,14 @@ func nexQ8(x *nexTask) (func(*nexView) error, func(*kgo.Record) error) {
 // q11: how many bids a person makes without pausing for ten seconds.
 func nexQ11(x *nexTask) (func(*nexView) error, func(*kgo.Record) error) {
 	w := streaming.OpenSessions(x.t, streaming.SessionsSpec[int64, int64]{
-		Store: x.store(), Gap: sessionGap * time.Millisecond, ClosedOnly: true, Keys: streaming.Int64{}, Values: agg.CountAgg{},
+		Store: x.store(), Gap: child.SessionGap * time.Millisecond, ClosedOnly: true, Keys: streaming.Int64{}, Values: agg.CountAgg{},
 		Emit: func(s streaming.Session[int64], n int64) error {
 			x.row(nil, x.object().num("bidder", s.Key).num("num", n).num("starts", s.Start/1_000_000).num("ends", s.End/1_000_000).end())
 			return nil
 		},
 	})
 	return func(e *nexView) error {
-		if e.kind != kindBid {
+		if e.kind != child.KindBid {
 			return nil
 		}
 		n, _, outcome := w.Add(e.bidder, e.at*1000)
@@ -420,7 +410,7 @@ func nexQ11(x *nexTask) (func(*nexView) error, func(*kgo.Record) error) {
 func nexQ18(x *nexTask) (func(*nexView) error, func(*kgo.Record) error) {
 	lasts := streaming.OpenStore(x.t, x.store(), streaming.Int64{})
 	return func(e *nexView) error {
-		if e.kind != kindBid {
+		if e.kind != child.KindBid {
 			return nil
 		}
 		key := binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(x.t.Buf(16), uint64(e.bidder)), uint64(e.auction))
