@@ -35,18 +35,13 @@ type paging[V any] struct {
 	absent []byte // the key last looked for on disk in vain: a Put follows its Get
 	asked  bool   // absent holds one
 
-	todo   []*cell[V] // unflushed
-	gone   []*cell[V] // flying
-	free   []*cell[V]
-	slabs  [][]cell[V]
-	filled int // cells of the last slab that are or were in use
-	hand   [2]int
+	cells[V]
+	todo []*cell[V] // unflushed
+	gone []*cell[V] // flying
 
 	ranging int                 // Ranges under way
 	fetched map[string]struct{} // keys that they made cells of
 }
-
-const pageCells = 64
 
 func newPaging[V any](l *localPart, id uint16) *paging[V] {
 	p := binary.BigEndian.AppendUint16(l.dataPrefix(), id)
@@ -55,51 +50,25 @@ func newPaging[V any](l *localPart, id uint16) *paging[V] {
 
 func (d *paging[V]) paged() bool { return d.away > 0 }
 
-func (d *paging[V]) take() *cell[V] {
-	if n := len(d.free); n > 0 {
-		c := d.free[n-1]
-		d.free[n-1] = nil
-		d.free = d.free[:n-1]
-		return c
-	}
-	if len(d.slabs) == 0 || d.filled == pageCells {
-		d.slabs, d.filled = append(d.slabs, make([]cell[V], pageCells)), 0
-	}
-	c := &d.slabs[len(d.slabs)-1][d.filled]
-	d.filled++
-	return c
-}
-
-func (d *paging[V]) give(c *cell[V]) {
-	*c = cell[V]{}
-	d.free = append(d.free, c)
-}
-
 func (d *paging[V]) diskKey(key []byte) []byte {
 	d.key = append(d.key[:len(d.prefix)], key...)
 	return d.key
 }
 
-// fetch makes the cell of a key that is on disk alone; nil when there is none. A disk that fails ends the session (see localError).
+// fetch makes the cell of a key that has none in base; nil when the key has no value. A disk that fails ends the session (see localError).
 func (s *Store[V]) fetch(key []byte) *cell[V] {
-	d := s.disk
-	if d.away == 0 {
+	if r := s.rest; r != nil {
+		if r.old == nil && r.packed.n == 0 {
+			return nil
+		}
+		return s.thaw(key)
+	}
+	if s.disk.away == 0 {
 		return nil
 	}
 	c, err := s.find(key)
 	if err != nil {
 		panic(localError{err})
-	}
-	return c
-}
-
-// fetched is c, or what fetch gives when there is none; it was used.
-func (s *Store[V]) fetched(c *cell[V], key []byte) *cell[V] {
-	if c == nil {
-		return s.fetch(key)
-	}
-	if !c.used {
-		c.used = true
 	}
 	return c
 }
@@ -120,7 +89,7 @@ func (s *Store[V]) find(key []byte) (*cell[V], error) {
 	val, err := s.codec.Decode(v)
 	n := len(v)
 	if err = errors.Join(err, closer.Close()); err != nil {
-		return nil, fmt.Errorf("decoding a value of store %s: %w", s.s.Name, err)
+		return nil, s.cannotDecode(err)
 	}
 	d.local.fetches++
 	c := s.cell(string(key))
@@ -241,13 +210,11 @@ func (s *Store[V]) evict(want int64) {
 	}
 	look := 20_000 + len(d.slabs)*pageCells/4
 	for until := s.bytes - want; s.bytes > until && look > 0; look-- {
-		if d.hand[0] >= len(d.slabs) {
-			d.hand = [2]int{}
+		if d.hand >= d.size() {
+			d.hand = 0
 		}
-		c := &d.slabs[d.hand[0]][d.hand[1]]
-		if d.hand[1]++; d.hand[1] == pageCells {
-			d.hand = [2]int{d.hand[0] + 1, 0}
-		}
+		c := d.at(d.hand)
+		d.hand++
 		switch {
 		case !c.live || c.disk != onDisk || c.epoch == s.epoch:
 		case c.used:
@@ -340,7 +307,7 @@ func (s *Store[V]) goBlind() error {
 	if _, err := s.collect(b, len(d.todo)); err != nil {
 		return err
 	}
-	d.blind, d.gone, d.todo, d.slabs, d.free, d.filled, d.hand = true, nil, nil, nil, nil, 0, [2]int{}
+	d.blind, d.gone, d.todo, d.cells = true, nil, nil, cells[V]{}
 	s.base, s.live, s.bytes, d.away = map[string]*cell[V]{}, 0, 0, 0
 	return nil
 }

@@ -26,20 +26,21 @@ type Codec[V any] interface {
 
 // Store is keyed state of one task. Values are never mutated in place: Put a new one. It belongs to the task's goroutine.
 //
-// Without a local base (Config.StateDir) every key is in base. With one, base holds what is in memory of the store, see paging.go.
+// Without a local base (Config.StateDir) base holds the keys that are in use, and what is at rest is bytes, see rest.go. With one, base holds what is in memory of the store,
+// see paging.go.
 type Store[V any] struct {
 	t     *Task
 	s     StoreSpec
 	codec Codec[V]
 	base  map[string]*cell[V]
 	dirty []*cell[V]
-	slab  []cell[V]
 	live  int   // keys that exist now
 	bytes int64 // what the cells take, about
 	cost  int64 // of a cell, without its key and what its value points to
 	epoch uint64
 	buf   []byte
-	disk  *paging[V] // nil without a local base
+	disk  *paging[V]  // nil without a local base
+	rest  *resting[V] // nil with one
 }
 
 // cell is one key: what it is now, and what it was when the open transaction first changed it.
@@ -49,7 +50,7 @@ type cell[V any] struct {
 	epoch       uint64 // of the transaction that changed it last
 	size        uint32 // of the encoded value as of the last flush
 	live, lived bool
-	used        bool // since the clock's hand passed, see paging.go
+	used        bool // since the clock's hand passed, see paging.go and rest.go
 	disk        diskState
 }
 
@@ -62,6 +63,8 @@ func OpenStore[V any](t *Task, id uint16, c Codec[V]) *Store[V] {
 	s := &Store[V]{t: t, s: t.declared(id), codec: c, base: map[string]*cell[V]{}, epoch: 1, cost: mapCost + int64(unsafe.Sizeof(cell[V]{}))}
 	if t.local != nil {
 		s.disk = newPaging[V](t.local, id)
+	} else {
+		s.rest = &resting[V]{}
 	}
 	t.register(s)
 	return s
@@ -70,37 +73,39 @@ func OpenStore[V any](t *Task, id uint16, c Codec[V]) *Store[V] {
 // Get gives the value of key.
 func (s *Store[V]) Get(key string) (V, bool) {
 	c := s.base[key]
-	if s.disk != nil {
-		c = s.fetched(c, unsafeBytes(key))
+	if c == nil {
+		c = s.fetch(unsafeBytes(key))
 	}
-	if c != nil && c.live {
-		return c.now, true
-	}
-	var zero V
-	return zero, false
+	return c.value()
 }
 
 // GetBytes is Get without making a string of the key.
 func (s *Store[V]) GetBytes(key []byte) (V, bool) {
 	c := s.base[string(key)]
-	if s.disk != nil {
-		c = s.fetched(c, key)
+	if c == nil {
+		c = s.fetch(key)
 	}
-	if c != nil && c.live {
-		return c.now, true
+	return c.value()
+}
+
+// value is what Get gives of a key's cell, which may be none.
+func (c *cell[V]) value() (v V, ok bool) {
+	if c == nil || !c.live {
+		return v, false
 	}
-	var zero V
-	return zero, false
+	if !c.used {
+		c.used = true
+	}
+	return c.now, true
 }
 
 // Put sets the value of key.
 func (s *Store[V]) Put(key string, v V) {
 	c := s.base[key]
-	if c == nil && s.disk != nil {
-		c = s.fetch(unsafeBytes(key))
-	}
 	if c == nil {
-		c = s.cell(key)
+		if c = s.fetch(unsafeBytes(key)); c == nil {
+			c = s.cell(key)
+		}
 	}
 	s.set(c, v, true)
 }
@@ -108,11 +113,10 @@ func (s *Store[V]) Put(key string, v V) {
 // PutBytes is Put; it makes a string of the key only when the key is new.
 func (s *Store[V]) PutBytes(key []byte, v V) {
 	c := s.base[string(key)]
-	if c == nil && s.disk != nil {
-		c = s.fetch(key)
-	}
 	if c == nil {
-		c = s.cell(string(key))
+		if c = s.fetch(key); c == nil {
+			c = s.cell(string(key))
+		}
 	}
 	s.set(c, v, true)
 }
@@ -121,15 +125,60 @@ func (s *Store[V]) PutBytes(key []byte, v V) {
 func (s *Store[V]) Delete(key string) { s.DeleteBytes(unsafeBytes(key)) }
 
 // DeleteBytes is Delete.
-func (s *Store[V]) DeleteBytes(key []byte) {
+func (s *Store[V]) DeleteBytes(key []byte) { s.drop(key) }
+
+// drop is Delete, and says whether there was a value.
+func (s *Store[V]) drop(key []byte) bool {
 	c := s.base[string(key)]
-	if c == nil && s.disk != nil {
+	if c == nil {
 		c = s.fetch(key)
 	}
-	if c != nil && c.live {
-		var zero V
-		s.set(c, zero, false)
+	if c == nil || !c.live {
+		return false
 	}
+	var zero V
+	s.set(c, zero, false)
+	return true
+}
+
+// has says whether key has a value, without making a cell of it.
+func (s *Store[V]) has(key []byte) bool {
+	c := s.held(key)
+	if c == nil {
+		if s.disk == nil {
+			return s.rest.packed.has(key)
+		}
+		c = s.fetch(key)
+	}
+	return c != nil && c.live
+}
+
+// add is Put of a key that has no value; it gives the key as a string, or says that it has one.
+func (s *Store[V]) add(key []byte, v V) (string, bool) {
+	c := s.held(key)
+	if c == nil {
+		if s.disk != nil {
+			c = s.fetch(key)
+		} else if s.rest.packed.has(key) {
+			return "", false
+		}
+	}
+	if c == nil {
+		c = s.cell(string(key))
+	} else if c.live {
+		return "", false
+	}
+	s.set(c, v, true)
+	return c.key, true
+}
+
+// held is the cell of a key that has one now.
+func (s *Store[V]) held(key []byte) *cell[V] {
+	c := s.base[string(key)]
+	if c == nil && s.disk == nil && s.rest.old != nil {
+		c = s.rest.old[string(key)]
+	}
+	return c
 }
 
 // Len is the number of keys.
@@ -138,8 +187,12 @@ func (s *Store[V]) Len() int { return s.live }
 // Range calls f for every key in no order until it gives false. f may Put and Delete; keys put meanwhile may or may not be seen.
 // An operator whose outputs depend on that order is not deterministic.
 func (s *Store[V]) Range(f func(key string, v V) bool) {
-	if s.disk != nil && s.disk.paged() {
+	switch {
+	case s.disk != nil && s.disk.paged():
 		s.rangePaged(f)
+		return
+	case s.disk == nil && (s.rest.packed.n > 0 || s.rest.old != nil):
+		s.rangeResting(f)
 		return
 	}
 	for k, c := range s.base {
@@ -152,14 +205,10 @@ func (s *Store[V]) Range(f func(key string, v V) bool) {
 // cell makes one for a key that has none.
 func (s *Store[V]) cell(key string) *cell[V] {
 	var c *cell[V]
-	if d := s.disk; d != nil {
-		c = d.take()
+	if s.disk != nil {
+		c = s.disk.take()
 	} else {
-		if len(s.slab) == 0 {
-			s.slab = make([]cell[V], 64)
-		}
-		c = &s.slab[0]
-		s.slab = s.slab[1:]
+		c = s.rest.take()
 	}
 	c.key = key
 	s.base[key] = c
@@ -169,10 +218,17 @@ func (s *Store[V]) cell(key string) *cell[V] {
 
 // forget takes a cell away.
 func (s *Store[V]) forget(c *cell[V]) {
-	delete(s.base, c.key)
 	s.bytes -= s.cost + int64(len(c.key)) + int64(c.size)
+	if s.disk == nil && s.rest.old[c.key] == c {
+		delete(s.rest.old, c.key)
+		*c = cell[V]{}
+		return
+	}
+	delete(s.base, c.key)
 	if s.disk != nil {
 		s.disk.give(c)
+	} else {
+		s.rest.give(c)
 	}
 }
 
@@ -199,7 +255,13 @@ func (s *Store[V]) set(c *cell[V], v V, live bool) {
 
 func (s *Store[V]) store() StoreSpec { return s.s }
 func (s *Store[V]) size() int        { return s.live }
-func (s *Store[V]) resident() int64  { return s.bytes }
+
+func (s *Store[V]) resident() int64 {
+	if s.rest != nil {
+		return s.bytes + s.rest.packed.bytes()
+	}
+	return s.bytes
+}
 
 func (s *Store[V]) load(key, value []byte) error {
 	if d := s.disk; d != nil {
@@ -215,20 +277,13 @@ func (s *Store[V]) load(key, value []byte) error {
 		}
 		return s.loadPaged(c, key, value)
 	}
-	if value == nil {
-		if c := s.base[string(key)]; c != nil {
-			s.forget(c)
-			s.live--
-		}
-		return nil
-	}
-	return s.loadCell(s.base[string(key)], key, value)
+	return s.loadResting(key, value)
 }
 
 func (s *Store[V]) loadCell(c *cell[V], key, value []byte) error {
 	v, err := s.codec.Decode(value)
 	if err != nil {
-		return fmt.Errorf("decoding a value of store %s: %w", s.s.Name, err)
+		return s.cannotDecode(err)
 	}
 	if c == nil {
 		c = s.cell(string(key))
@@ -239,6 +294,10 @@ func (s *Store[V]) loadCell(c *cell[V], key, value []byte) error {
 	c.now, c.live = v, true
 	s.resize(c, len(value))
 	return nil
+}
+
+func (s *Store[V]) cannotDecode(err error) error {
+	return fmt.Errorf("decoding a value of store %s: %w", s.s.Name, err)
 }
 
 func (s *Store[V]) flush(put func(key, value []byte)) error {

@@ -52,6 +52,9 @@ type Task struct {
 	logged       int // outputs up to the last changelog record
 	changelog    string
 	local        *localPart // nil: all state is in memory
+	rest         restPolicy
+	cooled       time.Time // when the stores were last brought to rest
+	coolNext     int
 	lastTick     time.Time
 	tickSec      int64
 
@@ -90,7 +93,7 @@ func newTask(top *Topology, cfg *Config, part int32, now time.Time) (*Task, erro
 
 // newTaskOn makes a task whose state has a local base.
 func newTaskOn(base *localBase, top *Topology, cfg *Config, part int32, now time.Time) (_ *Task, err error) {
-	t := &Task{top: top, cfg: cfg, part: part, clock: now, byID: map[uint16]table{}, lastTick: now, tickSec: now.Unix(), changelog: ChangelogTopic(*top)}
+	t := &Task{top: top, cfg: cfg, part: part, clock: now, byID: map[uint16]table{}, rest: restNormally, lastTick: now, tickSec: now.Unix(), changelog: ChangelogTopic(*top)}
 	for _, topic := range top.Inputs {
 		t.in = append(t.in, input{topic: topic})
 	}
@@ -361,7 +364,11 @@ func (t *Task) tick(now time.Time) error {
 			return err
 		}
 	}
-	return t.call("a tick", func() error { return t.op.Tick(now) })
+	if err := t.call("a tick", func() error { return t.op.Tick(now) }); err != nil || t.touched {
+		return err
+	}
+	t.cool(now)
+	return nil
 }
 
 // stagger is the time that stands for the last emission before the first one of the i-th of the task's windows, or grains of them: tasks and windows emit at different
@@ -404,6 +411,7 @@ func (t *Task) committed() {
 	if c, ok := t.op.(Committer); ok {
 		c.Committed()
 	}
+	t.cool(t.clock)
 }
 
 // aborted goes back to the last commit. It tells whether the task can go on: an operator without Committer cannot.
