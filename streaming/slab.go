@@ -88,3 +88,6 @@ func (s *slab) reset() {
 
 // unsafeBytes sees s as bytes, which must not be changed.
 func unsafeBytes(s string) []byte { return unsafe.Slice(unsafe.StringData(s), len(s)) }
+
+// unsafeString sees b as a string, which is good as long as b is not changed.
+func unsafeString(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
