@@ -59,6 +59,16 @@ func newScripted(rt testing.TB, s script) *Harness {
 	return h
 }
 
+// rest lets everything in the stores rest between two transactions.
+func (h *Harness) rest(rt testing.TB) {
+	open := h.top.New
+	h.top.New = func(t *Task) (Operator, error) {
+		t.rest = restAtOnce
+		return open(t)
+	}
+	must(rt, h.Crash())
+}
+
 // result is what must not depend on how the input was cut, aborted and restored.
 type result struct {
 	Out, Late, Fired []string
@@ -118,6 +128,9 @@ func TestAnyBatchingCrashOrAbortGivesTheSameResult(t *testing.T) {
 		want := resultOf(plain)
 
 		h := newScripted(t, s)
+		if rapid.Bool().Draw(rt, "rest") {
+			h.rest(t)
+		}
 		for range rapid.IntRange(0, 60).Draw(rt, "steps") {
 			switch rapid.SampledFrom([]string{"poll", "poll", "poll", "run", "run", "run", "commit", "commit", "abort", "crash", "unknown", "advance"}).Draw(rt, "step") {
 			case "poll":

@@ -47,7 +47,7 @@ const (
 	offsetBits     = 16
 	placeBits      = 36 // page and offset: 64 GiB
 	tagBits        = 64 - placeBits
-	packedSpare    = 4    // pages
+	packedSpare    = 2    // pages
 	tidyLook       = 4096 // pages
 	packedMinSlots = 8
 )
