@@ -35,7 +35,7 @@ func (w *Worker) commit(ctx context.Context, s *session, now time.Time) error {
 	began := time.Now()
 	ok := true
 	if s.txn != nil {
-		ok, err = s.commit(ctx, offsets)
+		ok, err = w.commitReading(ctx, s, func() (bool, error) { return s.commit(ctx, offsets) })
 	} else {
 		err = w.deliver(ctx, s, offsets)
 	}

@@ -25,6 +25,9 @@ type session struct {
 	opened chan struct{}             // cl is set; the group's goroutine may be faster
 	closed chan struct{}             // nobody handles events any more
 
+	peek      *peeker // nil without Topology.Uncommitted
+	interrupt interrupt
+
 	mu       sync.Mutex
 	events   []event
 	produced error // first refusal of an output

@@ -26,13 +26,14 @@ type Task struct {
 	openErr error
 	windows []engineWindow
 
-	in     []input
-	merge  merger
-	water  *watermarks
-	up     *upstream
-	down   *downstream
-	timers *timers
-	meta   *Store[[]byte]
+	in      []input
+	merge   merger
+	preview preview
+	water   *watermarks
+	up      *upstream
+	down    *downstream
+	timers  *timers
+	meta    *Store[[]byte]
 
 	touched  bool // something happened that must be committed
 	out      []*kgo.Record
@@ -116,6 +117,7 @@ func newTaskOn(base *localBase, top *Topology, cfg *Config, part int32, now time
 	if t.op, err = top.New(t); err != nil {
 		return nil, fault.Newf("MR-STR-006", "making the operator of task %d: %w", part, err)
 	}
+	t.preview.init(t)
 	t.entry = make([]int64, len(t.tables))
 	if t.openErr != nil {
 		return nil, fault.Newf("MR-STR-006", "making the operator of task %d: %w", part, t.openErr)
@@ -134,6 +136,7 @@ func newTaskOn(base *localBase, top *Topology, cfg *Config, part int32, now time
 // start sets where the task begins in an input, and how far the input reaches now.
 func (t *Task) start(in int, offset, end int64, fresh bool) {
 	t.in[in].next, t.in[in].committed, t.in[in].fresh = offset, offset, fresh
+	t.preview.shown[in] = offset
 	t.merge.start(in, offset, end)
 }
 
@@ -262,6 +265,9 @@ func (t *Task) process(in int, r *kgo.Record) error {
 	if !r.Attrs.IsControl() && !t.up.observe(in, r) {
 		t.stats.records++
 		t.hot.note(r.Key)
+		if err := t.turn(in, r); err != nil {
+			return err
+		}
 		if err := t.guard(in, r); err != nil {
 			return err
 		}
@@ -427,6 +433,7 @@ func (t *Task) aborted() bool {
 		t.local.aborted()
 	}
 	t.merge.reset()
+	t.preview.aborted(t)
 	t.down.aborted()
 	t.stats = taskStats{}
 	t.forget()

@@ -16,6 +16,8 @@ type Topology struct {
 	// not observe it. Rekeys are the topics that this stage writes so.
 	Upstream map[string]int32
 	Rekeys   []string
+	// Uncommitted names the inputs that are shown (Previewer) before the earlier stage has committed them.
+	Uncommitted []string
 
 	Partitions int32       // N: stored with the state and refused if it changes
 	Stores     []StoreSpec // every store and window set that New opens; ids < FirstStoreID are the engine's own
@@ -113,6 +115,11 @@ func (top Topology) Validate() error {
 	for in, n := range top.Upstream {
 		if !inputs[in] || n < 1 || n > maxUpstream {
 			bad("upstream input %q with %d tasks: want an input, and 1 to %d", in, n, maxUpstream)
+		}
+	}
+	for _, in := range top.Uncommitted {
+		if !inputs[in] {
+			bad("uncommitted input %q is no input", in)
 		}
 	}
 	for in, d := range top.Linger {

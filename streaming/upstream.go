@@ -76,6 +76,11 @@ func (u *upstream) observe(in int, r *kgo.Record) (heartbeat bool) {
 	return r.Key == nil && r.Value == nil
 }
 
+// says tells of a record that there is nothing in it but what it says of its writer.
+func (u *upstream) says(in int, r *kgo.Record) bool {
+	return u.in[in] != nil && r.Key == nil && r.Value == nil
+}
+
 func (u *upstream) sources(x *sources) []source {
 	s, _ := u.store.Get(x.topic)
 	for len(s) < x.n {

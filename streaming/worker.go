@@ -30,20 +30,21 @@ type Worker struct {
 	metrics *metrics
 
 	// Of the goroutine of Run:
-	ids       map[string]topicID
-	stateID   topicID    // of the changelog
-	local     *localBase // nil: state is in memory alone
-	tasks     map[int32]*Task
-	sorted    []*Task
-	restoring map[int32]uint64 // the batch that makes each task
-	batch     uint64
-	touchedAt time.Time // first change in the open transaction
-	polled    time.Time // last
-	member    string    // of the group, as the last session was that joined it; "" before the first
-	last      string    // how the slot's last transaction ended, as the coordinator calls it; "" if it is not known
-	gauged    time.Time
-	status    statuses
-	ends      atomic.Pointer[map[int32][]int64] // of the inputs, by partition
+	ids        map[string]topicID
+	stateID    topicID    // of the changelog
+	local      *localBase // nil: state is in memory alone
+	tasks      map[int32]*Task
+	sorted     []*Task
+	restoring  map[int32]uint64 // the batch that makes each task
+	batch      uint64
+	touchedAt  time.Time // first change in the open transaction
+	readFailed error     // while the last transaction ended
+	polled     time.Time // last
+	member     string    // of the group, as the last session was that joined it; "" before the first
+	last       string    // how the slot's last transaction ended, as the coordinator calls it; "" if it is not known
+	gauged     time.Time
+	status     statuses
+	ends       atomic.Pointer[map[int32][]int64] // of the inputs, by partition
 
 	start   func(map[int32][]inputStart) // restores tasks in the background, for the session in hand
 	results chan restored
@@ -143,6 +144,14 @@ func (w *Worker) session(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	if len(w.top.Uncommitted) > 0 && s.txn != nil {
+		if s.peek, err = w.newPeeker(ctx, s.interrupt.now); err != nil {
+			s.close()
+			return err
+		}
+		defer s.peek.close()
+	}
+	w.readFailed = nil
 	restores, stopRestores := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	defer func() {
@@ -271,6 +280,9 @@ func (w *Worker) handle(ctx context.Context, s *session) error {
 				return fmt.Errorf("restoring tasks: %w", r.err)
 			}
 			w.adopt(s, r)
+			if s.peek != nil {
+				s.peek.follow(w.sorted)
+			}
 			continue
 		default:
 		}
@@ -336,6 +348,9 @@ func (w *Worker) maintain(now time.Time) error {
 
 // step polls once, runs the tasks, and commits when it is time.
 func (w *Worker) step(ctx context.Context, s *session) error {
+	if w.readFailed != nil {
+		return w.readFailed
+	}
 	f := w.poll(ctx, s)
 	now := time.Now()
 	if w.gauges(now) {
@@ -400,13 +415,8 @@ func (w *Worker) poll(ctx context.Context, s *session) kgo.Fetches {
 			}
 		}
 	}
-	ctx, cancel := context.WithDeadline(ctx, until)
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	select {
-	case <-time.After(time.Until(w.polled.Add(pollEvery))):
-	case <-ctx.Done():
-	}
-	defer func() { w.polled = time.Now() }()
 	stop := make(chan struct{})
 	defer close(stop)
 	if len(w.restoring) > 0 || len(w.sorted) == 0 {
@@ -418,10 +428,27 @@ func (w *Worker) poll(ctx context.Context, s *session) kgo.Fetches {
 			}
 		}()
 	}
+	return w.read(ctx, s, until)
+}
+
+// read gives what there is to be read, and waits until a moment for it.
+func (w *Worker) read(ctx context.Context, s *session, until time.Time) kgo.Fetches {
+	ctx, cancel := context.WithDeadline(ctx, until)
+	defer cancel()
+	select {
+	case <-time.After(time.Until(w.polled.Add(pollEvery))):
+	case <-ctx.Done():
+	}
+	defer func() { w.polled = time.Now() }()
+	if s.peek != nil {
+		if s.interrupt.set(cancel); len(s.peek.read) > 0 {
+			cancel()
+		}
+	}
 	return s.cl.PollRecords(ctx, w.cfg.PollRecords)
 }
 
-// distribute gives what was polled to the tasks.
+// distribute gives what was polled to the tasks, and shows them what they want to see before its turn.
 func (w *Worker) distribute(s *session, f kgo.Fetches, now time.Time) error {
 	var errs []error
 	f.EachError(func(topic string, p int32, err error) {
@@ -436,10 +463,13 @@ func (w *Worker) distribute(s *session, f kgo.Fetches, now time.Time) error {
 	}
 	f.EachPartition(func(p kgo.FetchTopicPartition) {
 		if t := w.tasks[p.Partition]; t != nil {
-			t.merge.offer(slices.Index(w.top.Inputs, p.Topic), p.Records, max(p.LastStableOffset, 0), now)
+			t.offer(slices.Index(w.top.Inputs, p.Topic), p.Records, max(p.LastStableOffset, 0), now)
 		}
 	})
-	return nil
+	if err := w.show(now); err != nil {
+		return err
+	}
+	return w.peek(s.peek, now)
 }
 
 // flow pauses inputs of which a task holds too much, because the merge waits for another one, and resumes them.

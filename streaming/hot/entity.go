@@ -39,7 +39,7 @@ func EntityTopology(cfg Config, partitions int32, codecs *schema.Codecs, reg pro
 	return streaming.Topology{
 		Name: "hot", Stage: "entity", Partitions: partitions,
 		Inputs:   []string{inCard: event.TopicRekeyCard, inIP: event.TopicRekeyIP, inUser: event.TopicRekeyUser, inProduct: event.TopicRekeyProduct, inKPI: event.TopicRekeyKPI},
-		Upstream: upstream,
+		Upstream: upstream, Uncommitted: fraudTopics(), // an alert does not wait for the first stage's commit
 		Stores: append(append(productStores(), anomalyStores()...),
 			streaming.StoreSpec{ID: storeEntityFraud, Name: "fraud.entity", Format: 1}, streaming.StoreSpec{ID: storeEntityPending, Name: "fraud.entity.pending", Format: 1},
 			streaming.StoreSpec{ID: storeControl, Name: "control", Format: 1}),
@@ -75,31 +75,46 @@ func newEntity(t *streaming.Task, cfg Config, codecs *schema.Codecs, m *fraudMet
 // Process implements streaming.Operator. What cannot be read is counted and left out: it is a copy of an event that is stored, and a task that stops at it would stop for
 // everybody.
 func (e *entity) Process(in int, r *kgo.Record) error {
-	if in == inProduct || in == inKPI {
-		var err error
-		if in == inKPI {
-			err = e.kpis.record(r)
-		} else {
-			err = e.products.record(in, r)
-		}
-		if errors.Is(err, errUnreadable) {
-			e.strange.Inc()
-			return nil
-		}
-		return err
+	var err error
+	switch in {
+	case inKPI:
+		err = e.kpis.record(r)
+	case inProduct:
+		err = e.products.record(in, r)
+	default:
+		err = e.fraud(in, r, e.det.take)
 	}
-	f := &e.fact
-	if err := e.codecs.DecodeRekeyed(context.Background(), r.Topic, r.Value, f); err != nil {
+	if errors.Is(err, errUnreadable) {
 		e.strange.Inc()
 		return nil
 	}
-	if err := e.det.take(f); err != nil || in != inIP {
+	return err
+}
+
+// Previews implements streaming.Previewer.
+func (e *entity) Previews(in int) bool { return in == inCard || in == inIP || in == inUser }
+
+// Preview implements streaming.Previewer.
+func (e *entity) Preview(in int, r *kgo.Record) error {
+	if err := e.fraud(in, r, e.det.preview); !errors.Is(err, errUnreadable) { // that is counted when its turn comes
+		return err
+	}
+	return nil
+}
+
+// fraud gives f what a record says of a card, an address or a user, and of the device.
+func (e *entity) fraud(in int, r *kgo.Record, take func(*event.Rekeyed) error) error {
+	f := &e.fact
+	if err := e.codecs.DecodeRekeyed(context.Background(), r.Topic, r.Value, f); err != nil {
+		return errUnreadable
+	}
+	if err := take(f); err != nil || in != inIP {
 		return err
 	}
 	// A device is a browser as it shows itself at an address, so it is where its address is.
 	e.id = append(append(append(e.id[:0], f.IPHash...), '.'), f.Device...)
 	f.Entity, f.Key = event.EntityDevice, string(e.id)
-	return e.det.take(f)
+	return take(f)
 }
 
 // Timer implements streaming.Operator.

@@ -62,6 +62,7 @@ type fraud struct {
 	rules  *follower
 
 	wants map[string]entities // by name of event
+	early map[event.Category]bool
 	fact  event.Rekeyed
 }
 
@@ -88,35 +89,23 @@ func newFraud(t *streaming.Task, cfg FraudConfig, codecs *schema.Codecs, m *frau
 
 // learn notes which events the rules in force want.
 func (f *fraud) learn() {
-	f.wants = map[string]entities{}
+	f.wants, f.early = map[string]entities{}, map[event.Category]bool{}
 	for _, x := range []struct {
 		entity string
 		bit    entities
 	}{{event.EntityVisitor, ofVisitor}, {event.EntityCard, ofCard}, {event.EntityIP, ofIP}, {event.EntityUser, ofUser}, {event.EntityDevice, ofDevice}} {
 		for _, name := range f.rules.set.Names(x.entity) {
 			f.wants[name] |= x.bit
+			if x.bit == ofVisitor {
+				f.early[event.CategoryOf(name)] = true
+			}
 		}
 	}
 }
 
 // event implements job.
 func (f *fraud) event(e *event.Event, _ *kgo.Record) error {
-	want := f.wants[e.Name]
-	if want == 0 {
-		return nil
-	}
-	if e.VisitorID == "" {
-		want &^= ofVisitor
-	}
-	if e.CardFingerprint == "" {
-		want &^= ofCard
-	}
-	if e.IPHash == "" {
-		want &^= ofIP | ofDevice
-	}
-	if e.UserID == "" {
-		want &^= ofUser
-	}
+	want := f.wanted(e)
 	if want == 0 {
 		return nil
 	}
@@ -137,6 +126,37 @@ func (f *fraud) event(e *event.Event, _ *kgo.Record) error {
 		f.send(event.TopicRekeyUser, event.EntityUser, e.UserID)
 	}
 	return nil
+}
+
+// previews says whether rules about visitors want events of a category.
+func (f *fraud) previews(c event.Category) bool { return f.early[c] }
+
+// preview looks at an event before its turn, and at its copies too.
+func (f *fraud) preview(e *event.Event) error {
+	if f.wanted(e)&ofVisitor == 0 {
+		return nil
+	}
+	f.take(e)
+	f.fact.Entity, f.fact.Key = event.EntityVisitor, e.VisitorID
+	return f.det.preview(&f.fact)
+}
+
+// wanted is for which of its entities rules want an event.
+func (f *fraud) wanted(e *event.Event) entities {
+	want := f.wants[e.Name]
+	if e.VisitorID == "" {
+		want &^= ofVisitor
+	}
+	if e.CardFingerprint == "" {
+		want &^= ofCard
+	}
+	if e.IPHash == "" {
+		want &^= ofIP | ofDevice
+	}
+	if e.UserID == "" {
+		want &^= ofUser
+	}
+	return want
 }
 
 // take makes the fact of an event. Its texts are the event's own.

@@ -4,7 +4,9 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math"
+	"math/bits"
 	"strings"
 
 	"github.com/zeebo/xxh3"
@@ -17,7 +19,8 @@ import (
 
 // detector looks at each event of a key twice.
 //
-// On arrival: with what is known of the key in the order in which events came. What rules find there is provisional and goes out at once.
+// On arrival (preview): with what is known of the key in the order in which events came. What rules find there is provisional and goes out at once, before the event is
+// processed, and behind a change of keys before the first stage has committed it.
 //
 // Once the watermark has passed the event: in the order of event time. What rules find there depends neither on arrival nor on batches, is in the task's state and its
 // transaction, and is written to alerts exactly once. Where both orders agree both alerts have the same trigger and so the same id.
@@ -34,6 +37,8 @@ type detector struct {
 	epoch   uint64 // of the open transaction
 
 	fast    map[string]*arrivals
+	came    recent           // events by key that were looked at on arrival: copies are not told apart before they are processed
+	swept   int64            // watermark at which fast was last looked through
 	said    map[string]int64 // provisional alerts by id, with the time of their trigger
 	settled []string         // of them, those that the open transaction has confirmed or given up
 	counts  fraudCounts      // of the open transaction
@@ -63,7 +68,30 @@ func (fraudCodec) Decode(src []byte) (*fraudState, error) {
 // arrivals is what is known of a key in the order of arrival.
 type arrivals struct {
 	*rules.State
-	waiting int // events of the key that the watermark has not passed
+	until int64 // time of the newest event: once the watermark has passed it, the confirmed state knows all of them
+}
+
+// maxFast bounds the keys of a task that have events which are not confirmed; beyond it no more are looked at on arrival until some are.
+const maxFast = 100_000
+
+// recent remembers at least the last recentSize hashes that were added, and at most twice as many.
+type recent struct{ young, old map[uint64]struct{} }
+
+const recentSize = 1 << 15
+
+// first says whether h is not remembered, and remembers it.
+func (r *recent) first(h uint64) bool {
+	if _, ok := r.young[h]; ok {
+		return false
+	}
+	if _, ok := r.old[h]; ok {
+		return false
+	}
+	if len(r.young) >= recentSize || r.young == nil {
+		r.young, r.old = make(map[uint64]struct{}, recentSize), r.young
+	}
+	r.young[h] = struct{}{}
+	return true
 }
 
 func newDetector(t *streaming.Task, cfg FraudConfig, codecs *schema.Codecs, follow *follower, m *fraudMetrics, states, pending uint16) *detector {
@@ -80,40 +108,51 @@ func newDetector(t *streaming.Task, cfg FraudConfig, codecs *schema.Codecs, foll
 	return d
 }
 
-// take is given an event of the entity and key that are in it. It retains nothing of it.
-func (d *detector) take(f *event.Rekeyed) error {
+// preview is given an event of the entity and key that are in it, as soon as it is read. It retains nothing of it.
+func (d *detector) preview(f *event.Rekeyed) error {
 	plan := d.rules.set.Plan(f.Entity)
-	if !plan.Wants(f.Name) {
+	if !plan.Wants(f.Name) || f.At < d.t.Watermark() {
 		return nil
 	}
 	d.key = f.AppendKey(d.key[:0])
-	if f.At >= d.t.Watermark() {
-		a := d.fast[string(d.key)]
-		if a == nil {
-			a = &arrivals{State: &rules.State{}}
-			if s, ok := d.states.GetBytes(d.key); ok {
-				a.State = s.Clone()
-			}
-			d.fast[string(d.key)] = a
+	if !d.came.first(xxh3.Hash(d.key) ^ bits.RotateLeft64(xxh3.HashString(f.EventID), 1)) {
+		return nil
+	}
+	a := d.fast[string(d.key)]
+	if a == nil {
+		if len(d.fast) >= maxFast {
+			return nil
 		}
-		a.waiting++
-		d.hits = plan.Apply(a.State, f, f.At, false, d.hits[:0])
-		for i := range d.hits {
-			if err := d.raise(&d.hits[i], f, f.At, false); err != nil {
-				return err
-			}
+		a = &arrivals{State: &rules.State{}}
+		if s, ok := d.states.GetBytes(d.key); ok {
+			a.State = s.Clone()
+		}
+		d.fast[string(d.key)] = a
+	}
+	a.until = max(a.until, f.At)
+	d.hits = plan.Apply(a.State, f, f.At, false, d.hits[:0])
+	for i := range d.hits {
+		if err := d.raise(&d.hits[i], f, f.At, false); err != nil {
+			return err
 		}
 	}
+	return nil
+}
+
+// take is given an event of the entity and key that are in it. It retains nothing of it.
+func (d *detector) take(f *event.Rekeyed) error {
+	if !d.rules.set.Plan(f.Entity).Wants(f.Name) {
+		return nil
+	}
+	d.key = f.AppendKey(d.key[:0])
 	body := schema.AppendRekeyedBody(make([]byte, 0, 384), f)
 	return d.pending.Add(string(d.key), f.At, 0, int64(xxh3.HashString(f.EventID)>>1), body)
 }
 
 // confirm looks at an event whose turn it is, or whose turn is over.
 func (d *detector) confirm(key string, body []byte, at int64, late bool) error {
-	if a := d.fast[key]; a != nil && !late {
-		if a.waiting--; a.waiting <= 0 {
-			delete(d.fast, key)
-		}
+	if a := d.fast[key]; a != nil && !late && a.until <= at {
+		delete(d.fast, key)
 	}
 	f := &d.fact
 	if err := schema.DecodeRekeyedBody(body, f); err != nil {
@@ -254,15 +293,22 @@ func (d *detector) allowed(rule string, at int64) bool {
 	return n <= uint64(d.cfg.PerMinute)
 }
 
-// sweep gives up provisional alerts whose trigger the watermark has passed without confirming them.
+// sweep gives up provisional alerts whose trigger the watermark has passed without confirming them, and now and then what is known in the order of arrival of keys whose
+// events never came to their turn: copies, or of an aborted transaction.
 func (d *detector) sweep() {
 	w := d.t.Watermark()
+	if w-d.swept >= fastSweep {
+		d.swept = w
+		maps.DeleteFunc(d.fast, func(_ string, a *arrivals) bool { return a.until < w })
+	}
 	for id, at := range d.said {
 		if at < w {
 			d.settled = append(d.settled, id)
 		}
 	}
 }
+
+const fastSweep = 10 * 1_000_000 // µs
 
 // ruled is called when the rules have changed: what was provisional under the old ones is computed anew.
 func (d *detector) ruled() { clear(d.fast) }
@@ -285,6 +331,7 @@ func (d *detector) committed() {
 func (d *detector) aborted() {
 	d.epoch++
 	clear(d.fast)
+	d.came = recent{}
 	d.settled = d.settled[:0]
 	d.counts.reset()
 }

@@ -1,6 +1,7 @@
 package hot
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -83,6 +84,10 @@ type operator struct {
 	stats    *taskMetrics
 	spans    spans
 
+	fraud    *fraud // nil: not looked for
+	earlyDec *schema.EventDecoder
+	early    event.Event // of the record that is shown
+
 	in     []source
 	e      event.Event // of the record in hand
 	failed event.Failed
@@ -117,6 +122,7 @@ func newOperator(t *streaming.Task, cfg Config, codecs *schema.Codecs, defs kpi.
 		if err != nil {
 			return nil, err
 		}
+		o.fraud, o.earlyDec = f, codecs.NewAliasingDecoder()
 		o.jobs.add(f, ownerFraud)
 	}
 	return o, nil
@@ -141,6 +147,24 @@ func (o *operator) Process(in int, r *kgo.Record) error {
 		return o.takeFailed(in, r, at, total)
 	}
 	return o.takeEvent(in, r, at, total)
+}
+
+// Previews implements streaming.Previewer.
+func (o *operator) Previews(in int) bool {
+	return o.fraud != nil && !o.in[in].failed && o.fraud.previews(o.in[in].cat)
+}
+
+// Preview implements streaming.Previewer: rules about visitors look at an event before it is processed. What is wrong with a record is said when it is.
+func (o *operator) Preview(in int, r *kgo.Record) error {
+	e := &o.early
+	if _, err := o.earlyDec.DecodeRaw(context.Background(), o.in[in].cat, r.Value, e); err != nil || e.ID == "" || !event.TimeOK(e.OccurredAt, e.ReceivedAt) || laneOf(r, e) != event.Live {
+		return nil //nolint:nilerr // see above
+	}
+	if known, err := o.dedup.seen(eventID(e)); known || err != nil {
+		return err
+	}
+	e.Enriched = event.Enriched{IngestedAt: r.Timestamp.UnixMicro()}
+	return o.fraud.preview(e)
 }
 
 // Refused implements streaming.Refuser: a record whose key is too long is read like any other, so that control totals agree, and kept as a failed event.
