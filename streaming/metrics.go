@@ -19,7 +19,7 @@ type metrics struct {
 	stateBytes, diskKeys, latency, restoredShare, restoreTook, hotKey     *prometheus.GaugeVec
 	localBytes, exactlyOnce                                               prometheus.Gauge
 	refused                                                               prometheus.Counter
-	replayed                                                              prometheus.Counter
+	replayed, unannounced                                                 prometheus.Counter
 	windows, taskRecords                                                  *prometheus.CounterVec
 }
 
@@ -82,6 +82,7 @@ func newMetrics(reg prometheus.Registerer, top Topology) (*metrics, error) {
 		hotKey:             gauge("hot_key_share", "Share of a task's records of the last seconds that had the same key, at least, by a sample."),
 		exactlyOnce:        one("exactly_once_workers", "1 if the worker's outputs, state and offsets are one transaction; 0 if it promises at least once."),
 		localBytes:         one("local_state_bytes", "What the worker's local state takes on disk."),
+		unannounced:        counter("announcements_lost_total", "Records that could not be announced to a later stage: what it would have said at once is said when it is certain."),
 		replayed:           counter("replayed_records_total", "Input records of aborted transactions: they are processed again."),
 		refused:            counter("refused_records_total", "Input records that were left out, their key being longer than stream.max_key_bytes."),
 		taskRecords:        prometheus.NewCounterVec(prometheus.CounterOpts{Name: "millrace_stream_task_records_total", Help: "Input records of a task in committed transactions.", ConstLabels: labels}, []string{"partition"}),

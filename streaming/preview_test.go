@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -152,63 +153,81 @@ func previews(b *bed) {
 	b.stateIsOne(w)
 }
 
-// uncommitted: a record of an earlier stage is shown before it is committed, and processed after, if it is.
-func uncommitted(b *bed) {
+// announcing announces what it is shown of its first input in its second, and notes what it is shown and given of that.
+type announcing struct {
+	previewing
+	to string
+}
+
+func (o announcing) Preview(in int, r *kgo.Record) error {
+	if in == 0 {
+		Announce(o.t, o.to, slices.Clone(r.Key), slices.Clone(r.Value))
+		return nil
+	}
+	return o.previewing.Preview(in, r)
+}
+
+// announced: what an earlier stage announces is shown before it is committed, and never processed.
+func announced(b *bed) {
 	var mu sync.Mutex
 	var said []string
 	w := b.start("w0", func(c *Config, top *Topology, _ *Worker) {
-		top.Uncommitted = top.Inputs[:1]
-		top.New = func(t *Task) (Operator, error) { return previewing{newTestOp(t, b.prefix), &mu, &said}, nil }
+		top.Announced, top.Announces = top.Inputs[1:], top.Inputs[1:]
+		top.New = func(t *Task) (Operator, error) {
+			return announcing{previewing{newTestOp(t, b.prefix), &mu, &said}, top.Inputs[1]}, nil
+		}
 	})
 	b.ready(w)
 	ctx := b.t.Context()
 	stage, err := kgo.NewClient(kgo.SeedBrokers(b.brokers...), kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.TransactionalID(b.prefix+"earlier"))
 	must(b.t, err)
 	defer stage.Close()
-	wait := func(what string) {
+	times := func(prefix string) (n int) {
+		mu.Lock()
+		defer mu.Unlock()
+		for _, s := range said {
+			if strings.HasPrefix(s, prefix) {
+				n++
+			}
+		}
+		return n
+	}
+	wait := func(prefix string) {
 		b.t.Helper()
 		eventually(b.t, patience, func() string {
-			mu.Lock()
-			defer mu.Unlock()
-			if !slices.Contains(said, what) {
-				return fmt.Sprintf("%q is not among %q", what, said)
+			if times(prefix) == 0 {
+				return fmt.Sprintf("nothing begins with %q", prefix)
 			}
 			return ""
 		})
 	}
-	offsets := map[string]int64{}
-	for _, x := range []struct {
-		key string
-		end kgo.TransactionEndTry
-	}{{"kept", kgo.TryCommit}, {"dropped", kgo.TryAbort}, {"kept too", kgo.TryCommit}} {
+	put := func(cl *kgo.Client, in int, key string) {
+		b.t.Helper()
+		r := record(key, 1_000_000_000, fmt.Sprintf("%s-%d", key, in))
+		r.Topic, r.Partition = b.prefix+[]string{"in.a", "in.b"}[in], PartitionOf([]byte(key), b.parts)
+		must(b.t, cl.ProduceSync(ctx, r).FirstErr())
+	}
+	for i, key := range []string{"k1", "k2", "k3"} {
 		must(b.t, stage.BeginTransaction())
-		r := record(x.key, 1_000_000_000, x.key)
-		r.Topic, r.Partition = b.prefix+"in.a", 1
-		must(b.t, stage.ProduceSync(ctx, r).FirstErr())
-		offsets[x.key] = r.Offset
-		wait(fmt.Sprintf("shown %s/%d", x.key, r.Offset))
-		mu.Lock()
-		if slices.Contains(said, fmt.Sprintf("done %s/%d", x.key, r.Offset)) {
-			b.t.Errorf("%s was processed before it was committed", x.key)
+		put(stage, 1, key) // the record itself, which stays open
+		put(b.cl, 0, key)  // what makes this stage announce it
+		wait("shown " + key)
+		if times("done "+key+"/") > 1 { // one is of the other input
+			b.t.Errorf("%s was processed before it was committed", key)
 		}
-		mu.Unlock()
-		must(b.t, stage.EndTransaction(context.WithoutCancel(ctx), x.end))
-		if x.end {
-			wait(fmt.Sprintf("done %s/%d", x.key, r.Offset))
+		must(b.t, stage.EndTransaction(context.WithoutCancel(ctx), i != 1))
+	}
+	b.count(5) // three of the first input, two of the second
+	for key, want := range map[string]int{"k1": 2, "k2": 1, "k3": 2} {
+		if n := times("shown " + key + "/"); n != 1 {
+			b.t.Errorf("%s was shown %d times, want once", key, n)
 		}
-	}
-	mu.Lock()
-	defer mu.Unlock()
-	shown := map[string]int{}
-	for _, s := range said {
-		shown[s]++
-	}
-	for key, at := range offsets {
-		if n := shown[fmt.Sprintf("shown %s/%d", key, at)]; n != 1 {
-			b.t.Errorf("%s was shown %d times", key, n)
+		if n := times("done " + key + "/"); n != want {
+			b.t.Errorf("%s was processed %d times, want %d", key, n, want)
 		}
 	}
-	if shown[fmt.Sprintf("done dropped/%d", offsets["dropped"])] > 0 {
-		b.t.Error("a record of an aborted transaction was processed")
+	if n, _ := w.metric(b.t, "announcements_lost_total"); n != 0 {
+		b.t.Errorf("%v announcements are counted as lost", n)
 	}
+	b.stateIsOne(w)
 }

@@ -25,7 +25,7 @@ type session struct {
 	opened chan struct{}             // cl is set; the group's goroutine may be faster
 	closed chan struct{}             // nobody handles events any more
 
-	peek      *peeker // nil without Topology.Uncommitted
+	peek      *peeker // nil without Topology.Announced
 	interrupt interrupt
 
 	mu       sync.Mutex

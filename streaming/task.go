@@ -262,7 +262,7 @@ func (t *Task) process(in int, r *kgo.Record) error {
 	}
 	t.touched = true
 	t.inTxn++
-	if !r.Attrs.IsControl() && !t.up.observe(in, r) {
+	if !r.Attrs.IsControl() && !t.announcement(in, r) && !t.up.observe(in, r) {
 		t.stats.records++
 		t.hot.note(r.Key)
 		if err := t.turn(in, r); err != nil {

@@ -16,8 +16,10 @@ type Topology struct {
 	// not observe it. Rekeys are the topics that this stage writes so.
 	Upstream map[string]int32
 	Rekeys   []string
-	// Uncommitted names the inputs that are shown (Previewer) before the earlier stage has committed them.
-	Uncommitted []string
+	// Announced names the inputs of which the earlier stage announces records (Announce): they are shown (Previewer) before they are committed, and not when they are. Announces are
+	// the topics that this stage announces in.
+	Announced []string
+	Announces []string
 
 	Partitions int32       // N: stored with the state and refused if it changes
 	Stores     []StoreSpec // every store and window set that New opens; ids < FirstStoreID are the engine's own
@@ -117,9 +119,9 @@ func (top Topology) Validate() error {
 			bad("upstream input %q with %d tasks: want an input, and 1 to %d", in, n, maxUpstream)
 		}
 	}
-	for _, in := range top.Uncommitted {
+	for _, in := range top.Announced {
 		if !inputs[in] {
-			bad("uncommitted input %q is no input", in)
+			bad("announced input %q is no input", in)
 		}
 	}
 	for in, d := range top.Linger {

@@ -46,10 +46,11 @@ type Worker struct {
 	status     statuses
 	ends       atomic.Pointer[map[int32][]int64] // of the inputs, by partition
 
-	start   func(map[int32][]inputStart) // restores tasks in the background, for the session in hand
-	results chan restored
-	wake    chan struct{}
-	ready   atomic.Pointer[error]
+	announcer *kgo.Client                  // nil without Topology.Announces
+	start     func(map[int32][]inputStart) // restores tasks in the background, for the session in hand
+	results   chan restored
+	wake      chan struct{}
+	ready     atomic.Pointer[error]
 	// afterEnd sees each ended transaction; its error makes the outcome unknown. Tests set it.
 	afterEnd func(committed bool) error
 	// afterRank sees what has been written at least once, see deliver; its error ends the session there. Tests set it.
@@ -92,6 +93,12 @@ func (w *Worker) setReady(err error) { w.ready.Store(&err) }
 // is what another session cannot mend: this worker's place was taken, state or input do not fit, an operator failed.
 func (w *Worker) Run(ctx context.Context) (err error) {
 	defer w.setReady(errors.New("the stream worker has stopped"))
+	if len(w.top.Announces) > 0 {
+		if w.announcer, err = w.newAnnouncer(); err != nil {
+			return err
+		}
+		defer w.announcer.Close()
+	}
 	if w.cfg.StateDir != "" {
 		base, err := openLocal(filepath.Join(w.cfg.StateDir, w.top.Name+"."+w.top.Stage, url.PathEscape(w.cfg.InstanceID)), w.cfg.StateBytes, w.log)
 		if err != nil {
@@ -144,7 +151,7 @@ func (w *Worker) session(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if len(w.top.Uncommitted) > 0 && s.txn != nil {
+	if len(w.top.Announced) > 0 && s.txn != nil {
 		if s.peek, err = w.newPeeker(ctx, s.interrupt.now); err != nil {
 			s.close()
 			return err

@@ -53,7 +53,7 @@ func runConformance(t *testing.T, brokers []string, onKfake bool) {
 		{"workers come, are restarted and go under load", rebalanced},
 		{"a restart goes on from its local snapshot", localState},
 		{"a record is shown while the transaction before it ends", previews},
-		{"a record of an earlier stage is shown before it is committed", uncommitted},
+		{"what an earlier stage announces is shown before it is committed", announced},
 		{"sessions that end while snapshots are written lose nothing", localCrashes},
 	} {
 		t.Run(c.name, func(t *testing.T) {

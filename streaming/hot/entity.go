@@ -39,7 +39,7 @@ func EntityTopology(cfg Config, partitions int32, codecs *schema.Codecs, reg pro
 	return streaming.Topology{
 		Name: "hot", Stage: "entity", Partitions: partitions,
 		Inputs:   []string{inCard: event.TopicRekeyCard, inIP: event.TopicRekeyIP, inUser: event.TopicRekeyUser, inProduct: event.TopicRekeyProduct, inKPI: event.TopicRekeyKPI},
-		Upstream: upstream, Uncommitted: fraudTopics(), // an alert does not wait for the first stage's commit
+		Upstream: upstream, Announced: fraudTopics(), // a provisional alert does not wait for the first stage's commit
 		Stores: append(append(productStores(), anomalyStores()...),
 			streaming.StoreSpec{ID: storeEntityFraud, Name: "fraud.entity", Format: 1}, streaming.StoreSpec{ID: storeEntityPending, Name: "fraud.entity.pending", Format: 1},
 			streaming.StoreSpec{ID: storeControl, Name: "control", Format: 1}),

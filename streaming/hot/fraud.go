@@ -96,9 +96,7 @@ func (f *fraud) learn() {
 	}{{event.EntityVisitor, ofVisitor}, {event.EntityCard, ofCard}, {event.EntityIP, ofIP}, {event.EntityUser, ofUser}, {event.EntityDevice, ofDevice}} {
 		for _, name := range f.rules.set.Names(x.entity) {
 			f.wants[name] |= x.bit
-			if x.bit == ofVisitor {
-				f.early[event.CategoryOf(name)] = true
-			}
+			f.early[event.CategoryOf(name)] = true
 		}
 	}
 }
@@ -116,29 +114,46 @@ func (f *fraud) event(e *event.Event, _ *kgo.Record) error {
 			return err
 		}
 	}
-	if want&ofCard != 0 {
-		f.send(event.TopicRekeyCard, event.EntityCard, e.CardFingerprint)
-	}
-	if want&(ofIP|ofDevice) != 0 {
-		f.send(event.TopicRekeyIP, event.EntityIP, e.IPHash)
-	}
-	if want&ofUser != 0 {
-		f.send(event.TopicRekeyUser, event.EntityUser, e.UserID)
-	}
+	f.rekey(want, e, f.send)
 	return nil
 }
 
-// previews says whether rules about visitors want events of a category.
+// previews says whether rules want events of a category.
 func (f *fraud) previews(c event.Category) bool { return f.early[c] }
 
-// preview looks at an event before its turn, and at its copies too.
+// preview looks at an event before its turn, and at its copies too: rules about visitors here, and others in the second stage.
 func (f *fraud) preview(e *event.Event) error {
-	if f.wanted(e)&ofVisitor == 0 {
+	want := f.wanted(e)
+	if want == 0 {
 		return nil
 	}
 	f.take(e)
-	f.fact.Entity, f.fact.Key = event.EntityVisitor, e.VisitorID
-	return f.det.preview(&f.fact)
+	if want&ofVisitor != 0 {
+		f.fact.Entity, f.fact.Key = event.EntityVisitor, e.VisitorID
+		if err := f.det.preview(&f.fact); err != nil {
+			return err
+		}
+	}
+	f.rekey(want, e, func(topic string) {
+		streaming.Announce(f.t, topic, f.fact.AppendKey(nil), f.codecs.AppendRekeyed(make([]byte, 0, 512), topic, &f.fact))
+	})
+	return nil
+}
+
+// rekey gives the fact for each of the entities that have tasks of their own.
+func (f *fraud) rekey(want entities, e *event.Event, send func(topic string)) {
+	if want&ofCard != 0 {
+		f.fact.Entity, f.fact.Key = event.EntityCard, e.CardFingerprint
+		send(event.TopicRekeyCard)
+	}
+	if want&(ofIP|ofDevice) != 0 {
+		f.fact.Entity, f.fact.Key = event.EntityIP, e.IPHash
+		send(event.TopicRekeyIP)
+	}
+	if want&ofUser != 0 {
+		f.fact.Entity, f.fact.Key = event.EntityUser, e.UserID
+		send(event.TopicRekeyUser)
+	}
 }
 
 // wanted is for which of its entities rules want an event.
@@ -195,11 +210,10 @@ func declined(e *event.Event) (yes bool) {
 	return yes && err == nil
 }
 
-// send writes the fact to the task of another entity.
-func (f *fraud) send(topic, entity, key string) {
-	f.fact.Entity, f.fact.Key = entity, key
+// send writes the fact to the task of its entity.
+func (f *fraud) send(topic string) {
 	value := f.t.Keep(f.codecs.AppendRekeyed(f.t.Buf(512), topic, &f.fact))
-	streaming.Rekey(f.t, topic, f.t.Keep(f.fact.AppendKey(f.t.Buf(len(f.fact.Tenant)+len(key)+3))), value)
+	streaming.Rekey(f.t, topic, f.t.Keep(f.fact.AppendKey(f.t.Buf(len(f.fact.Tenant)+len(f.fact.Key)+3))), value)
 }
 
 // timer implements job.

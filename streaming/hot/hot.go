@@ -55,7 +55,7 @@ func Topology(cfg Config, partitions int32, codecs *schema.Codecs, defs kpi.Defi
 	top.Stores = append(top.Stores, recommendStores()...)
 	top.Rekeys = append(top.Rekeys, event.TopicRekeyKPI) // also with nothing to say: the second stage waits for the watermarks of all
 	if cfg.Fraud.Enabled {
-		top.Stores, top.Rekeys = append(top.Stores, fraudStores()...), append(top.Rekeys, fraudTopics()...)
+		top.Stores, top.Rekeys, top.Announces = append(top.Stores, fraudStores()...), append(top.Rekeys, fraudTopics()...), fraudTopics()
 	}
 	for _, c := range event.Categories() {
 		top.Inputs = append(top.Inputs, c.RawTopic())
@@ -154,7 +154,7 @@ func (o *operator) Previews(in int) bool {
 	return o.fraud != nil && !o.in[in].failed && o.fraud.previews(o.in[in].cat)
 }
 
-// Preview implements streaming.Previewer: rules about visitors look at an event before it is processed. What is wrong with a record is said when it is.
+// Preview implements streaming.Previewer: rules look at an event before it is processed. What is wrong with a record is said when it is.
 func (o *operator) Preview(in int, r *kgo.Record) error {
 	e := &o.early
 	if _, err := o.earlyDec.DecodeRaw(context.Background(), o.in[in].cat, r.Value, e); err != nil || e.ID == "" || !event.TimeOK(e.OccurredAt, e.ReceivedAt) || laneOf(r, e) != event.Live {
