@@ -125,7 +125,7 @@ func benchTask(b *testing.B, base *localBase, share int64) {
 		}
 		now = now.Add(50 * time.Millisecond)
 		t.merge.offer(0, recs[k:k+benchBatch], 0, now)
-		must(b, t.run(now))
+		must(b, t.run(now, nil))
 		_, err := t.seal(now)
 		must(b, err)
 		t.committed()

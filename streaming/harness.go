@@ -81,7 +81,7 @@ func (h *Harness) Poll(in, n int) int {
 }
 
 // Run processes what the merge lets through now.
-func (h *Harness) Run() error { return h.task.run(h.now) }
+func (h *Harness) Run() error { return h.task.run(h.now, nil) }
 
 // Feed polls all that was produced and runs, letting the clock pass the merge wait.
 func (h *Harness) Feed() error {
@@ -91,7 +91,7 @@ func (h *Harness) Feed() error {
 	if h.cfg.MergeWait > 0 {
 		h.now = h.now.Add(h.cfg.MergeWait)
 	}
-	return h.task.run(h.now)
+	return h.task.run(h.now, nil)
 }
 
 // Advance moves the clock in steps of at most 100 ms, ticking and running.
@@ -102,7 +102,7 @@ func (h *Harness) Advance(d time.Duration) error {
 		if err := h.task.tick(h.now); err != nil {
 			return err
 		}
-		if err := h.task.run(h.now); err != nil {
+		if err := h.task.run(h.now, nil); err != nil {
 			return err
 		}
 	}

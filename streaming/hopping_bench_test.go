@@ -44,7 +44,7 @@ func benchWindows(b *testing.B, open func(t *Task, emitted *int) func(key string
 		before := cpuTime(b)
 		now = now.Add(500 * time.Millisecond)
 		t.merge.offer(0, recs[k:k+benchBatch], 0, now)
-		must(b, t.run(now))
+		must(b, t.run(now, nil))
 		_, err := t.seal(now)
 		must(b, err)
 		t.committed()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"runtime/debug"
+	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -238,11 +239,15 @@ func (t *Task) AppendLog(log string, value []byte) {
 	panic("streaming: log " + log + " is not declared")
 }
 
-// run processes what the merge lets through.
-func (t *Task) run(now time.Time) error {
+// run processes what the merge lets through, as long as there is something left of what all tasks may process in a step; nil is no bound.
+func (t *Task) run(now time.Time, budget *atomic.Int64) error {
 	t.clock = now
 	for {
 		in, n := t.merge.pick(now)
+		if budget != nil && n > 0 {
+			left := budget.Add(-int64(n))
+			n += int(max(min(left, 0), -int64(n)))
+		}
 		if n == 0 {
 			return nil
 		}

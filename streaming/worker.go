@@ -374,8 +374,10 @@ func (w *Worker) step(ctx context.Context, s *session) error {
 			busy = append(busy, t)
 		}
 	}
+	var budget atomic.Int64 // what has been read while the last transaction ended is not one transaction's
+	budget.Store(int64(w.cfg.PollRecords))
 	err := w.each(busy, func(t *Task) error {
-		if err := t.run(now); err != nil {
+		if err := t.run(now, &budget); err != nil {
 			return err
 		}
 		if err := t.tick(now); err != nil {
