@@ -284,7 +284,7 @@ func (d *dedup) close() error {
 
 // size is how many ids are remembered, and the memory and the disk they take.
 func (d *dedup) size() (ids, memory, disk int) {
-	ids, memory = d.open.n, len(d.open.slots)*idBytes+d.front.bytes()
+	ids, memory = d.open.n, d.open.bytes()+d.front.bytes()
 	for _, r := range d.runs {
 		ids += r.n
 		memory += r.memory()

@@ -33,37 +33,89 @@ func compareIDs(a, b id) int {
 	return cmp.Compare(a.lo, b.lo)
 }
 
-// idSet is a set of ids with open addressing and linear probing, at most 3/5 full. An id's home is given by its high bits, so that reading the slots in order
-// gives the ids nearly sorted.
+// idSet is a set of ids: parts by their high bits, so that no more than a part is moved at a time as it grows (doubling the set of a busy task in one piece took 200 ms, in which
+// everything waited).
 type idSet struct {
-	slots []id
+	parts [idParts]idPart
 	n     int
-	shift uint // of the high word to the home slot
 }
 
-const minSlots = 256
+// idPart is a set of ids with open addressing and linear probing, at most 3/5 full. An id's home is given by its high bits, so that reading the slots in order gives the
+// ids nearly sorted.
+type idPart struct {
+	slots []id
+	n     int
+	shift uint // of the high word, without the bits of the part, to the home slot
+}
+
+const (
+	idPartBits = 8
+	idParts    = 1 << idPartBits
+	minSlots   = 8
+)
 
 func newIDSet(expect int) *idSet {
 	s := &idSet{}
-	size := minSlots
-	for size*3 < expect*5 {
-		size *= 2
+	if expect /= idParts; expect > 0 {
+		size := minSlots
+		for size*3 < expect*5 {
+			size *= 2
+		}
+		for i := range s.parts {
+			s.parts[i].make(size)
+		}
 	}
-	s.make(size)
 	return s
 }
 
-func (s *idSet) make(size int) {
+func (s *idSet) part(x id) *idPart { return &s.parts[x.hi>>(64-idPartBits)] }
+
+// find gives the slot of x, or the empty one where it would be put.
+func (s *idSet) find(x id) (slot int, found bool) { return s.part(x).find(x) }
+
+// add adds an id that is not in the set; slot is what find gave.
+func (s *idSet) add(x id, slot int) {
+	s.part(x).add(x, slot)
+	s.n++
+}
+
+// remove removes an id.
+func (s *idSet) remove(x id) {
+	if s.part(x).remove(x) {
+		s.n--
+	}
+}
+
+// sorted lists the ids in order.
+func (s *idSet) sorted() []id {
+	out := make([]id, 0, s.n)
+	for i := range s.parts {
+		out = s.parts[i].appendSorted(out)
+	}
+	return out
+}
+
+// bytes is what the slots take.
+func (s *idSet) bytes() (n int) {
+	for i := range s.parts {
+		n += len(s.parts[i].slots) * idBytes
+	}
+	return n
+}
+
+func (s *idPart) make(size int) {
 	s.slots, s.shift, s.n = make([]id, size), 64, 0
 	for n := size; n > 1; n /= 2 {
 		s.shift--
 	}
 }
 
-func (s *idSet) home(x id) int { return int(x.hi >> s.shift) }
+func (s *idPart) home(x id) int { return int(x.hi << idPartBits >> s.shift) }
 
-// find gives the slot of x, or the empty one where it would be put.
-func (s *idSet) find(x id) (slot int, found bool) {
+func (s *idPart) find(x id) (slot int, found bool) {
+	if len(s.slots) == 0 {
+		return 0, false
+	}
 	mask := len(s.slots) - 1
 	for i := s.home(x); ; i = (i + 1) & mask {
 		switch s.slots[i] {
@@ -75,8 +127,11 @@ func (s *idSet) find(x id) (slot int, found bool) {
 	}
 }
 
-// add adds an id that is not in the set; slot is what find gave.
-func (s *idSet) add(x id, slot int) {
+func (s *idPart) add(x id, slot int) {
+	if len(s.slots) == 0 {
+		s.make(minSlots)
+		slot = s.home(x)
+	}
 	s.slots[slot] = x
 	s.n++
 	if s.n*5 > len(s.slots)*3 {
@@ -92,11 +147,11 @@ func (s *idSet) add(x id, slot int) {
 	}
 }
 
-// remove removes an id, and moves back those that were displaced by it (Knuth, The Art of Computer Programming 3, algorithm 6.4 R).
-func (s *idSet) remove(x id) {
+// remove moves back those that were displaced by x (Knuth, The Art of Computer Programming 3, algorithm 6.4 R).
+func (s *idPart) remove(x id) bool {
 	hole, found := s.find(x)
 	if !found {
-		return
+		return false
 	}
 	s.n--
 	mask := len(s.slots) - 1
@@ -107,11 +162,12 @@ func (s *idSet) remove(x id) {
 		}
 	}
 	s.slots[hole] = id{}
+	return true
 }
 
-// sorted lists the ids in order. What lies before its place lies so within its cluster, so that the insertion sort moves each id by a few places only.
-func (s *idSet) sorted() []id {
-	out := make([]id, 0, s.n)
+// appendSorted lists the ids in order. What lies before its place lies so within its cluster, so that the insertion sort moves each id by a few places only.
+func (s *idPart) appendSorted(all []id) []id {
+	from := len(all)
 	var wrapped []id // at the front of the slots, but belonging to their end
 	first := true
 	for i, x := range s.slots {
@@ -121,10 +177,11 @@ func (s *idSet) sorted() []id {
 		case first && s.home(x) > i:
 			wrapped = append(wrapped, x)
 		default:
-			out = append(out, x)
+			all = append(all, x)
 		}
 	}
-	out = append(out, wrapped...)
+	all = append(all, wrapped...)
+	out := all[from:]
 	for i := 1; i < len(out); i++ {
 		x, j := out[i], i
 		for ; j > 0 && compareIDs(x, out[j-1]) < 0; j-- {
@@ -132,5 +189,5 @@ func (s *idSet) sorted() []id {
 		}
 		out[j] = x
 	}
-	return out
+	return all
 }
