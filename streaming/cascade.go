@@ -56,7 +56,7 @@ func (w *Windows[K, A]) tick(now time.Time) error {
 	upTo := int64(now.Sub(w.origin) / (w.spec.EmitEvery / time.Duration(turns)))
 	for i := max(w.turn, upTo-turns); i < upTo; i++ { // less if ticks were rare
 		for g := range w.changed {
-			if err := w.emitAll(&w.changed[g][i%turns], func(*entry[K, A]) bool { return true }); err != nil {
+			if err := w.emitAll(&w.changed[g][i%turns], func(e *entry[K, A]) bool { return !w.spec.ClosedOnly || e.p.end <= w.t.Watermark() }); err != nil {
 				return err
 			}
 		}

@@ -70,3 +70,42 @@ func TestEmissionsAreSpread(t *testing.T) {
 		}
 	})
 }
+
+// TestClosedOnly: nothing is emitted of a window before it has closed, however long that takes; then its total is, once, and a correction of it.
+func TestClosedOnlyEmitsAWindowWhenItHasClosed(t *testing.T) {
+	t.Parallel()
+	top := testTopology(1, "in")
+	top.New = func(t *Task) (Operator, error) {
+		o := newTestOp(t, "")
+		o.windows.spec.ClosedOnly = true
+		return o, nil
+	}
+	h := harness(t, Config{MergeWait: -1}, top)
+	rows := func(what string, want ...string) {
+		t.Helper()
+		if _, err := h.Commit(); err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, r := range h.Outputs(rowTopic) {
+			got = append(got, fmt.Sprintf("%s %s", r.Key, r.Value))
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Fatalf("%s (-want +got)\n%s", what, diff)
+		}
+	}
+	feed := func(id string, at int64) {
+		h.Produce(0, record("k", at, id))
+		must(t, h.Feed())
+	}
+	for i := range 5 {
+		feed(fmt.Sprintf("e%d", i), 1_000_000_100)
+		must(t, h.Advance(3*time.Second))
+		rows("while the window is open")
+	}
+	feed("next", 1_004_500_000)
+	rows("closed", "0/1000000000/k 5 500")
+	feed("late", 1_000_000_200)
+	must(t, h.Advance(3*time.Second))
+	rows("corrected", "0/1000000000/k 5 500", "0/1000000000/k 6 700")
+}

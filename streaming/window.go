@@ -46,9 +46,11 @@ type WindowsSpec[K comparable, A any] struct {
 	Lateness time.Duration // how long after its end, in event time, a window still takes events
 	// EmitEvery is how often, in processing time, a window that is not closing is emitted at most. Default 1 s. The keys have their turns spread over that time.
 	EmitEvery time.Duration
-	Keys      Codec[K]
-	Values    Accumulator[A]
-	// Emit is called with the total of a window that has changed since it was last emitted: once in each EmitEvery, and at its
+	// ClosedOnly emits a window when it has closed, and corrections of it, and not before.
+	ClosedOnly bool
+	Keys       Codec[K]
+	Values     Accumulator[A]
+	// Emit is called with the total of a window that has changed since it was last emitted: once in each EmitEvery (unless ClosedOnly), and at its
 	// close. total must neither be changed nor retained. Emit may emit records and write stores, but not add to the same windows.
 	Emit func(w Window[K], total A) error
 }

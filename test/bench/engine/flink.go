@@ -110,7 +110,7 @@ func newShopTask(t *streaming.Task, r child.FlinkRun, read *atomic.Int64) *shopT
 	s := &shopTask{t: t, r: r, places: map[string]unique.Handle[place]{}, read: read}
 	s.kpis = streaming.OpenWindows(t, streaming.WindowsSpec[unique.Handle[place], *shopSums]{
 		Store: flinkWindows, Grains: []streaming.Grain[unique.Handle[place]]{streaming.Fixed[unique.Handle[place]]("1s", 0, time.Second)},
-		EmitEvery: time.Hour, Keys: placeCodec{}, Values: sumsCodec{}, Emit: s.emit,
+		ClosedOnly: true, Keys: placeCodec{}, Values: sumsCodec{}, Emit: s.emit,
 	})
 	s.visitors = streaming.OpenStore(t, flinkVisitors, streaming.Int64{})
 	return s

@@ -233,7 +233,7 @@ func nexQ1(x *nexTask) (func(*nexView) error, func(*kgo.Record) error) {
 // on what may be the most; the window's task decides.
 func nexQ5Count(x *nexTask) (func(*nexView) error, func(*kgo.Record) error) {
 	w := streaming.OpenWindows(x.t, streaming.WindowsSpec[int64, int64]{
-		Store: x.store(), Grains: []streaming.Grain[int64]{streaming.Fixed[int64]("slice", 0, child.HotSlide*time.Millisecond)}, EmitEvery: time.Hour, Keys: streaming.Int64{}, Values: agg.CountAgg{},
+		Store: x.store(), Grains: []streaming.Grain[int64]{streaming.Fixed[int64]("slice", 0, child.HotSlide*time.Millisecond)}, ClosedOnly: true, Keys: streaming.Int64{}, Values: agg.CountAgg{},
 		Emit: func(w streaming.Window[int64], n int64) error {
 			x.pass(w.Key, w.Key, w.Start, n)
 			return nil
@@ -281,7 +281,7 @@ func nexQ5Hop(x *nexTask) (func(*nexView) error, func(*kgo.Record) error) {
 
 func nexQ5Most(x *nexTask) (func(*nexView) error, func(*kgo.Record) error) {
 	w := streaming.OpenWindows(x.t, streaming.WindowsSpec[int64, *mostOf]{
-		Store: x.store(), Grains: []streaming.Grain[int64]{streaming.Fixed[int64]("window", 0, child.HotSlide*time.Millisecond)}, EmitEvery: time.Hour, Keys: streaming.Int64{}, Values: mostCodec{},
+		Store: x.store(), Grains: []streaming.Grain[int64]{streaming.Fixed[int64]("window", 0, child.HotSlide*time.Millisecond)}, ClosedOnly: true, Keys: streaming.Int64{}, Values: mostCodec{},
 		Emit: func(w streaming.Window[int64], m *mostOf) error {
 			for _, row := range m.rows {
 				x.row(nil, x.object().num("starts", (w.End-child.HotWindow*1000)/1_000_000).num("auction", row[0]).num("num", m.top).end())
@@ -346,7 +346,7 @@ func nexQ7Global(x *nexTask) (func(*nexView) error, func(*kgo.Record) error) {
 
 func highest(x *nexTask, closed func(streaming.Window[int64], *mostOf)) *streaming.Windows[int64, *mostOf] {
 	return streaming.OpenWindows(x.t, streaming.WindowsSpec[int64, *mostOf]{
-		Store: x.store(), Grains: []streaming.Grain[int64]{streaming.Fixed[int64]("window", 0, child.HotWindow*time.Millisecond)}, EmitEvery: time.Hour, Keys: streaming.Int64{}, Values: mostCodec{},
+		Store: x.store(), Grains: []streaming.Grain[int64]{streaming.Fixed[int64]("window", 0, child.HotWindow*time.Millisecond)}, ClosedOnly: true, Keys: streaming.Int64{}, Values: mostCodec{},
 		Emit: func(w streaming.Window[int64], m *mostOf) error {
 			closed(w, m)
 			return nil
@@ -357,7 +357,7 @@ func highest(x *nexTask, closed func(streaming.Window[int64], *mostOf)) *streami
 // q8: who has come and opened an auction within the same ten seconds.
 func nexQ8(x *nexTask) (func(*nexView) error, func(*kgo.Record) error) {
 	w := streaming.OpenWindows(x.t, streaming.WindowsSpec[int64, *newcomer]{
-		Store: x.store(), Grains: []streaming.Grain[int64]{streaming.Fixed[int64]("window", 0, child.HotWindow*time.Millisecond)}, EmitEvery: time.Hour, Keys: streaming.Int64{}, Values: newcomerCodec{},
+		Store: x.store(), Grains: []streaming.Grain[int64]{streaming.Fixed[int64]("window", 0, child.HotWindow*time.Millisecond)}, ClosedOnly: true, Keys: streaming.Int64{}, Values: newcomerCodec{},
 		Emit: func(w streaming.Window[int64], n *newcomer) error {
 			if !n.sells || n.name == "" {
 				return nil
