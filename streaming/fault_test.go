@@ -120,11 +120,12 @@ func TestASlowTaskIsPausedAndTheOthersCatchUp(t *testing.T) {
 	t.Parallel()
 	b := newBed(t, kfakeBrokers(t), "pressure", 4, true)
 	var most atomic.Int64
-	w := b.start("w0", func(c *Config, top *Topology, w *Worker) {
+	w := b.start("w0", func(c *Config, top *Topology, _ *Worker) {
 		c.BufferRecords, c.PollRecords, c.CommitRecords, c.Parallel = 200, 100, 400, 2
 		top.New = func(t *Task) (Operator, error) {
 			op := newTestOp(t, b.prefix)
 			op.fail = func(*kgo.Record) error {
+				highest(&most, t.merge.buffered)
 				if t.Partition() == 2 { // about 20 times slower than the others
 					ctx, cancel := context.WithTimeout(context.Background(), 200*time.Microsecond)
 					defer cancel()
@@ -133,14 +134,6 @@ func TestASlowTaskIsPausedAndTheOthersCatchUp(t *testing.T) {
 				return nil
 			}
 			return op, nil
-		}
-		if w != nil {
-			w.afterEnd = func(bool) error {
-				for _, t := range w.sorted {
-					most.Store(max(most.Load(), int64(t.merge.buffered)))
-				}
-				return nil
-			}
 		}
 	})
 	for i := range 5 {

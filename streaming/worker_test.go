@@ -533,6 +533,12 @@ func tooLarge(b *bed) {
 	b.refused(w, "MR-STR-007")
 }
 
+// highest raises most to n.
+func highest(most *atomic.Int64, n int) {
+	for was := most.Load(); int64(n) > was && !most.CompareAndSwap(was, int64(n)); was = most.Load() {
+	}
+}
+
 // farBehind: the second input's records were written first, so the first input waits in the merge until all of them are processed.
 func farBehind(b *bed) {
 	in := b.topology().Inputs
@@ -549,22 +555,22 @@ func farBehind(b *bed) {
 	}
 	write(in[1], "early", 1500)
 	write(in[0], "late", 1500)
-	most := 0
-	w := b.start("w0", func(c *Config, _ *Topology, w *Worker) {
+	var most atomic.Int64
+	w := b.start("w0", func(c *Config, top *Topology, _ *Worker) {
 		c.BufferRecords, c.PollRecords, c.CommitRecords = 100, 50, 100
-		if w != nil {
-			w.afterEnd = func(bool) error {
-				for _, t := range w.sorted {
-					most = max(most, t.merge.held(0))
-				}
+		top.New = func(t *Task) (Operator, error) {
+			op := newTestOp(t, b.prefix)
+			op.fail = func(*kgo.Record) error {
+				highest(&most, t.merge.held(0))
 				return nil
 			}
+			return op, nil
 		}
 	})
 	b.count(3000 * int(b.parts))
 	must(b.t, w.stop())
-	if most > 100+50 {
-		b.t.Fatalf("a task held %d records", most)
+	if n := most.Load(); n > 100+50 {
+		b.t.Fatalf("a task held %d records", n)
 	}
 	first := map[int32]int{}
 	for _, r := range b.all(outTopic) {
